@@ -1,0 +1,3 @@
+//! What is deployed: a manifest and a component.
+
+pub mod manifest;

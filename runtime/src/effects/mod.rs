@@ -1,0 +1,38 @@
+//! All that one invocation did, as one value. Nothing here performs anything:
+//! effects are collected, checked, merged into a group and performed by the
+//! commit.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::model::event::Headers;
+
+pub mod check;
+
+/// What one invocation did. A handler that fails leaves none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// In the order of the calls.
+    pub emits: Vec<Emit>,
+    /// Final value of each cell that was written; `None` deletes it.
+    pub cells: BTreeMap<Box<str>, Option<Bytes>>,
+    /// Final change of each timer that was touched; `None` cancels it.
+    pub timers: BTreeMap<Box<str>, Option<TimerSet>>,
+}
+
+/// One event to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emit {
+    pub subject: String,
+    pub headers: Headers,
+    pub data: Bytes,
+}
+
+/// One timer to set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimerSet {
+    /// Unix time in nanoseconds.
+    pub due: u64,
+    pub data: Bytes,
+}

@@ -1,0 +1,9 @@
+//! Weir: runs WebAssembly handlers over NATS JetStream and commits what they did
+//! atomically. `ARCHITECTURE.md` is the map of this crate.
+
+pub mod deployment;
+pub mod effects;
+pub mod handler;
+pub mod log;
+pub mod model;
+pub mod state;

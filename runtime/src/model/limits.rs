@@ -1,0 +1,26 @@
+//! The bounds that more than one module needs. Those of one module only stand
+//! in that module; those an operator can set are in the manifest.
+
+/// Messages in one atomic batch: the server's default limit (ADR-50).
+pub const BATCH_MESSAGES_MAX: usize = 1_000;
+
+/// Messages that one event may cause: a batch must also hold its record, a dead
+/// letter and fillers.
+pub const EFFECT_MESSAGES_MAX: usize = 900;
+
+/// Cells per key, so that a key loads in one direct get (the server answers at
+/// most 1,024 results).
+pub const CELLS_PER_KEY_MAX: usize = 900;
+
+/// Bytes of a key. Written as a token it may be three times as long, and still
+/// has to fit a subject beside a cell's name.
+pub const KEY_BYTES_MAX: usize = 256;
+
+/// Bytes of a cell's or a timer's name, for the same reason.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Bytes that the batch and fence headers of one message take at the most:
+/// counted in every size check (PROTOCOL rule 13).
+pub const BATCH_HEADER_BYTES: usize = 256;
+
+const _: () = assert!(EFFECT_MESSAGES_MAX + 50 < BATCH_MESSAGES_MAX);
