@@ -1,6 +1,7 @@
 //! Weir: runs WebAssembly handlers over NATS JetStream and commits what they did
 //! atomically. `ARCHITECTURE.md` is the map of this crate.
 
+pub mod admin;
 pub mod deployment;
 pub mod effects;
 pub mod handler;

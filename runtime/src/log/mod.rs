@@ -61,7 +61,10 @@ pub struct Stored {
 impl Stored {
     /// Value of the first header of that name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 }
 
@@ -146,7 +149,11 @@ pub enum Error {
     NoStream(String),
     /// The server understood and said no.
     #[error("NATS refused {what}: {description} (code {code})")]
-    Refused { what: String, code: u64, description: String },
+    Refused {
+        what: String,
+        code: u64,
+        description: String,
+    },
     /// An answer that does not read as one.
     #[error("NATS answered {what} with something unexpected: {detail}")]
     Malformed { what: String, detail: String },

@@ -78,7 +78,12 @@ mod tests {
     fn tokens_round_trip_and_nothing_else_reads_as_one() {
         for text in ["", "=", "a b", "N14228", "ü.*>", "%41", "a=41", "x\u{0}y"] {
             let token = token(text);
-            assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-=".contains(&b)), "{token}");
+            assert!(
+                token
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_-=".contains(&b)),
+                "{token}"
+            );
             assert_eq!(untoken(&token).as_deref(), Some(text));
         }
         for other in ["=4", "=zz", "=61", "==", "=ff", "a=t"] {

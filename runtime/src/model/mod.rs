@@ -3,9 +3,11 @@
 //! * [`event::Event`]: one message as a handler sees it.
 //! * [`key`]: keys, their partition, and how they are written into subjects.
 //! * [`position::Position`]: how far a partition has read a source.
+//! * [`subjects`]: every name in NATS that Weir gives.
 //! * [`limits`]: every bound that more than one module needs, with its reason.
 
 pub mod event;
 pub mod key;
 pub mod limits;
 pub mod position;
+pub mod subjects;

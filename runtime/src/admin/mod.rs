@@ -1,0 +1,3 @@
+//! What people and monitoring see of a host.
+
+pub mod status;
