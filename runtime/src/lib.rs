@@ -2,9 +2,17 @@
 //! atomically. `ARCHITECTURE.md` is the map of this crate.
 
 pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod dead_letters;
 pub mod deployment;
 pub mod effects;
 pub mod handler;
+pub mod ledger;
 pub mod log;
+pub mod metrics;
 pub mod model;
+pub mod os;
 pub mod state;
+pub mod telemetry;
+pub mod toml_file;
