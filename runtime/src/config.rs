@@ -39,10 +39,7 @@ const REPLICAS_MAX: usize = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{}: cannot be read: {source}", file.display())]
-    Read {
-        file: PathBuf,
-        source: std::io::Error,
-    },
+    Read { file: PathBuf, source: std::io::Error },
     #[error(transparent)]
     File(#[from] crate::toml_file::Error),
     #[error("NATS context {name}: {problem}")]
@@ -120,7 +117,13 @@ pub struct Host {
 #[command(next_help_heading = "NATS")]
 pub struct NatsOptions {
     /// Server to connect to; several are separated by commas [default: nats://127.0.0.1:4222]
-    #[arg(long = "nats", value_name = "URL", env = "WEIR_NATS", hide_env_values = true, global = true)]
+    #[arg(
+        long = "nats",
+        value_name = "URL",
+        env = "WEIR_NATS",
+        hide_env_values = true,
+        global = true
+    )]
     pub url: Option<String>,
     /// Context of the `nats` command line tool, instead of a URL
     #[arg(long, value_name = "NAME", env = "WEIR_NATS_CONTEXT", global = true)]
@@ -198,7 +201,10 @@ impl Options {
     /// A file that cannot be read, or a value that cannot be.
     pub fn client(&self) -> Result<(Nats, String), Error> {
         let file = file::File::load(self.config.as_deref())?;
-        Ok((nats(&self.nats, &file)?, ledger_name(self.ledger.as_deref(), &file)?))
+        Ok((
+            nats(&self.nats, &file)?,
+            ledger_name(self.ledger.as_deref(), &file)?,
+        ))
     }
 
     /// How to reach NATS, for a command that needs no ledger; and the ledger if one is named.
@@ -269,7 +275,8 @@ fn nats(options: &NatsOptions, file: &file::File) -> Result<Nats, Error> {
     if nats.tls_cert.is_some() != nats.tls_key.is_some() {
         return Err(Error::Value {
             key: "nats.tls_cert",
-            problem: "a client certificate and its key go together: give tls_cert and tls_key, or neither".into(),
+            problem: "a client certificate and its key go together: give tls_cert and tls_key, or neither"
+                .into(),
         });
     }
     Ok(nats)
@@ -298,7 +305,11 @@ fn ledger_name(option: Option<&str>, file: &file::File) -> Result<String, Error>
 /// All of the ledger but its name.
 fn ledger_settings(options: &LedgerOptions, file: &file::File) -> Result<Ledger, Error> {
     let subjects = match &options.subjects {
-        Some(subjects) => subjects.iter().map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect(),
+        Some(subjects) => subjects
+            .iter()
+            .map(|s| s.trim().to_owned())
+            .filter(|s| !s.is_empty())
+            .collect(),
         None => file.ledger.subjects.clone(),
     };
     crate::ledger::check_subjects(&subjects).map_err(|problem| Error::Value {
@@ -334,10 +345,18 @@ fn host_settings(options: &HostOptions, file: &file::File) -> Result<Host, Error
     if name.is_empty() || name.len() > pattern::TOKEN_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(Error::Value {
             key: "host.name",
-            problem: format!("`{}` must be 1 to {} bytes without control characters", name.escape_debug(), pattern::TOKEN_BYTES_MAX),
+            problem: format!(
+                "`{}` must be 1 to {} bytes without control characters",
+                name.escape_debug(),
+                pattern::TOKEN_BYTES_MAX
+            ),
         });
     }
-    let http = options.http.as_deref().or(file.host.http.as_deref()).unwrap_or(HTTP_DEFAULT);
+    let http = options
+        .http
+        .as_deref()
+        .or(file.host.http.as_deref())
+        .unwrap_or(HTTP_DEFAULT);
     let http = http.parse().map_err(|_| Error::Value {
         key: "host.http",
         problem: format!("`{http}` must be an address and a port, like {HTTP_DEFAULT}"),
@@ -356,7 +375,10 @@ fn host_settings(options: &HostOptions, file: &file::File) -> Result<Host, Error
     let in_file = |path: &PathBuf| file.folder.join(path);
     Ok(Host {
         name,
-        plugins: options.plugins.clone().or_else(|| file.host.plugins.as_ref().map(in_file)),
+        plugins: options
+            .plugins
+            .clone()
+            .or_else(|| file.host.plugins.as_ref().map(in_file)),
         data: options
             .data
             .clone()
@@ -376,7 +398,8 @@ fn host_settings(options: &HostOptions, file: &file::File) -> Result<Host, Error
 /// assert!(weir::config::duration("2").is_err());
 /// ```
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` must be a number and a unit (s, m, h, d or w), like 30d, and at least 1s");
+    let wrong =
+        || format!("`{text}` must be a number and a unit (s, m, h, d or w), like 30d, and at least 1s");
     let unit = text.chars().last().ok_or_else(wrong)?;
     let seconds: u64 = match unit {
         's' => 1,

@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 use crate::admin::status::StatusHandle;
 use crate::config::{Config, Nats};
 use crate::ledger::{self, Ledger};
-use crate::log::jetstream::{ConnectOptions, JetStream, Tls, check_server_version, connect};
 use crate::log;
+use crate::log::jetstream::{ConnectOptions, JetStream, Tls, check_server_version, connect};
 use crate::metrics;
 
 /// How long a command waits for a server.

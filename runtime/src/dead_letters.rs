@@ -26,7 +26,9 @@ const TOMBSTONE_TTL_S: u64 = 1;
 pub enum Error {
     #[error(transparent)]
     Log(#[from] log::Error),
-    #[error("there is no dead letter {id} of handler {handler}; `weir dead-letters list {handler}` shows those there are")]
+    #[error(
+        "there is no dead letter {id} of handler {handler}; `weir dead-letters list {handler}` shows those there are"
+    )]
     NotFound { id: String, handler: String },
     #[error("dead letter {id} does not read as one: {source}")]
     Malformed { id: String, source: serde_json::Error },
@@ -132,7 +134,9 @@ impl<'a> DeadLetters<'a> {
             Body::Message => {
                 let subject = self.names.dead_letter_body(letter.partition, &letter.id);
                 let message = self.log.last(&self.names.ledger, &subject).await?;
-                let message = message.ok_or_else(|| Error::PayloadGone { id: letter.id.clone() })?;
+                let message = message.ok_or_else(|| Error::PayloadGone {
+                    id: letter.id.clone(),
+                })?;
                 Ok(message.data)
             }
             Body::Reference => {

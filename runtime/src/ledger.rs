@@ -40,7 +40,9 @@ impl Ledger {
     /// Whether everything that `pattern` matches is stored in the ledger, so
     /// that a handler may emit it within its commit.
     pub fn takes(&self, pattern: &str) -> bool {
-        self.subjects.iter().any(|subject| pattern::covers(subject, pattern))
+        self.subjects
+            .iter()
+            .any(|subject| pattern::covers(subject, pattern))
     }
 }
 
@@ -68,7 +70,10 @@ impl fmt::Display for Finding {
             mend,
             ..
         } = self;
-        write!(f, "stream {stream}: {setting} is {found}, must be {wanted}; {mend}")
+        write!(
+            f,
+            "stream {stream}: {setting} is {found}, must be {wanted}; {mend}"
+        )
     }
 }
 
@@ -91,14 +96,19 @@ pub fn check_subjects(subjects: &[String]) -> Result<(), String> {
     for (index, subject) in subjects.iter().enumerate() {
         pattern::check(subject)?;
         if subject.starts_with('$') {
-            return Err(format!("`{subject}`: subjects that begin with $ belong to the server and to Weir"));
+            return Err(format!(
+                "`{subject}`: subjects that begin with $ belong to the server and to Weir"
+            ));
         }
         if subject.starts_with(['*', '>']) && matches!(subject.split('.').next(), Some("*" | ">")) {
             return Err(format!(
                 "`{subject}` begins with a wildcard, which would take in Weir's own subjects; begin with a literal token"
             ));
         }
-        if let Some(other) = subjects[..index].iter().find(|other| pattern::overlap(other, subject)) {
+        if let Some(other) = subjects[..index]
+            .iter()
+            .find(|other| pattern::overlap(other, subject))
+        {
             return Err(format!("`{subject}` overlaps `{other}`; the server refuses that"));
         }
     }
@@ -202,7 +212,14 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn add(&mut self, setting: &'static str, found: impl ToString, wanted: impl ToString, fatal: bool, mend: Mend) {
+    fn add(
+        &mut self,
+        setting: &'static str,
+        found: impl ToString,
+        wanted: impl ToString,
+        fatal: bool,
+        mend: Mend,
+    ) {
         let stream = self.stream;
         self.findings.push(Finding {
             stream: stream.to_owned(),
@@ -237,20 +254,49 @@ impl Check<'_> {
                 all.push(have);
             }
         }
-        let arguments: Vec<String> = all.iter().map(|subject| format!("--subjects '{subject}'")).collect();
+        let arguments: Vec<String> = all
+            .iter()
+            .map(|subject| format!("--subjects '{subject}'"))
+            .collect();
         let wanted = match wild {
             true => "subjects that begin with a literal token".to_owned(),
             false => format!("more: {} is missing", join(missing.into_iter())),
         };
-        self.add("subjects", join(found.iter()), wanted, true, Mend::Edit(arguments.join(" ")));
+        self.add(
+            "subjects",
+            join(found.iter()),
+            wanted,
+            true,
+            Mend::Edit(arguments.join(" ")),
+        );
     }
 
     fn switches(&mut self, found: &StreamSettings, wanted: &StreamSettings) {
         for (setting, have, want, flag) in [
-            ("allow_atomic", found.atomic_publish, wanted.atomic_publish, "--allow-batch"),
-            ("allow_direct", found.direct_get, wanted.direct_get, "--allow-direct"),
-            ("allow_msg_ttl", found.message_ttl, wanted.message_ttl, "--allow-msg-ttl"),
-            ("allow_msg_schedules", found.schedules, wanted.schedules, "--allow-schedules"),
+            (
+                "allow_atomic",
+                found.atomic_publish,
+                wanted.atomic_publish,
+                "--allow-batch",
+            ),
+            (
+                "allow_direct",
+                found.direct_get,
+                wanted.direct_get,
+                "--allow-direct",
+            ),
+            (
+                "allow_msg_ttl",
+                found.message_ttl,
+                wanted.message_ttl,
+                "--allow-msg-ttl",
+            ),
+            (
+                "allow_msg_schedules",
+                found.schedules,
+                wanted.schedules,
+                "--allow-schedules",
+            ),
             ("allow_rollup_hdrs", found.rollup, wanted.rollup, "--allow-rollup"),
         ] {
             if want && !have {
@@ -270,10 +316,20 @@ impl Check<'_> {
     fn permanent(&mut self, found: &StreamSettings) {
         for (setting, wrong, is, wanted) in [
             ("storage", found.memory_storage, "memory", "file"),
-            ("retention", !found.limits_retention, "interest or workqueue", "limits"),
+            (
+                "retention",
+                !found.limits_retention,
+                "interest or workqueue",
+                "limits",
+            ),
             ("persist_mode", found.persist_async, "async", "default"),
             ("sealed", found.sealed, "true", "false"),
-            ("sources", found.sourced, "a mirror or sourced", "written by Weir only"),
+            (
+                "sources",
+                found.sourced,
+                "a mirror or sourced",
+                "written by Weir only",
+            ),
         ] {
             if wrong {
                 self.add(setting, is, wanted, true, Mend::Recreate);
@@ -284,7 +340,13 @@ impl Check<'_> {
     /// Limits by which the server would throw messages away, or refuse them.
     fn bounds(&mut self, found: &StreamSettings, wanted: &StreamSettings) {
         if let Some(age) = found.max_age_s {
-            self.add("max_age", format!("{age}s"), "unlimited", true, Mend::Edit("--max-age 0s".into()));
+            self.add(
+                "max_age",
+                format!("{age}s"),
+                "unlimited",
+                true,
+                Mend::Edit("--max-age 0s".into()),
+            );
         }
         for (setting, have, want, flag) in [
             ("max_msgs", found.max_messages, None, "--max-msgs"),
@@ -297,7 +359,8 @@ impl Check<'_> {
             ),
         ] {
             if have != want {
-                let show = |value: Option<i64>| value.map_or("unlimited".to_owned(), |value| value.to_string());
+                let show =
+                    |value: Option<i64>| value.map_or("unlimited".to_owned(), |value| value.to_string());
                 let edit = format!("{flag} {}", want.unwrap_or(-1));
                 self.add(setting, show(have), show(want), true, Mend::Edit(edit));
             }
@@ -305,7 +368,13 @@ impl Check<'_> {
         if let Some(bytes) = found.max_message_bytes {
             let fatal = bytes < MESSAGE_BYTES_MIN;
             let edit = Mend::Edit("--max-msg-size -1".into());
-            self.add("max_msg_size", bytes, "unlimited, to take what the server takes", fatal, edit);
+            self.add(
+                "max_msg_size",
+                bytes,
+                "unlimited, to take what the server takes",
+                fatal,
+                edit,
+            );
         }
     }
 }
@@ -402,16 +471,41 @@ mod tests {
     #[test]
     fn each_setting_is_found_and_mended() {
         let cases: &[Case] = &[
-            (|s| s.atomic_publish = false, "allow_atomic", true, "nats stream edit L --allow-batch"),
+            (
+                |s| s.atomic_publish = false,
+                "allow_atomic",
+                true,
+                "nats stream edit L --allow-batch",
+            ),
             (|s| s.direct_get = false, "allow_direct", true, "--allow-direct"),
-            (|s| s.message_ttl = false, "allow_msg_ttl", true, "--allow-msg-ttl"),
-            (|s| s.schedules = false, "allow_msg_schedules", true, "--allow-schedules"),
+            (
+                |s| s.message_ttl = false,
+                "allow_msg_ttl",
+                true,
+                "--allow-msg-ttl",
+            ),
+            (
+                |s| s.schedules = false,
+                "allow_msg_schedules",
+                true,
+                "--allow-schedules",
+            ),
             (|s| s.rollup = false, "allow_rollup_hdrs", true, "--allow-rollup"),
             (|s| s.deny_purge = true, "deny_purge", true, "cannot be changed"),
             (|s| s.sealed = true, "sealed", true, "cannot be changed"),
             (|s| s.memory_storage = true, "storage", true, "cannot be changed"),
-            (|s| s.persist_async = true, "persist_mode", true, "cannot be changed"),
-            (|s| s.limits_retention = false, "retention", true, "cannot be changed"),
+            (
+                |s| s.persist_async = true,
+                "persist_mode",
+                true,
+                "cannot be changed",
+            ),
+            (
+                |s| s.limits_retention = false,
+                "retention",
+                true,
+                "cannot be changed",
+            ),
             (|s| s.sourced = true, "sources", true, "cannot be changed"),
             (|s| s.discard_new = true, "discard", true, "--discard old"),
             (|s| s.max_age_s = Some(60), "max_age", true, "--max-age 0s"),
@@ -423,8 +517,18 @@ mod tests {
                 true,
                 "--max-msgs-per-subject -1",
             ),
-            (|s| s.max_message_bytes = Some(100), "max_msg_size", true, "--max-msg-size -1"),
-            (|s| s.max_message_bytes = Some(1 << 20), "max_msg_size", false, "--max-msg-size -1"),
+            (
+                |s| s.max_message_bytes = Some(100),
+                "max_msg_size",
+                true,
+                "--max-msg-size -1",
+            ),
+            (
+                |s| s.max_message_bytes = Some(1 << 20),
+                "max_msg_size",
+                false,
+                "--max-msg-size -1",
+            ),
             (
                 |s| s.subjects = vec!["stats.>".into(), "own.>".into(), "$WEIR.L.>".into()],
                 "subjects",
@@ -462,19 +566,34 @@ mod tests {
 
     #[test]
     fn fewer_replicas_than_asked_for_is_said() {
-        let wanted = ledger_settings(&config::Ledger { replicas: 3, ..config() });
+        let wanted = ledger_settings(&config::Ledger {
+            replicas: 3,
+            ..config()
+        });
         let findings = check(&state(ledger_settings(&config())), &wanted);
         assert_eq!(findings.len(), 1);
-        assert!(!findings[0].fatal && findings[0].mend.ends_with("--replicas 3"), "{findings:?}");
+        assert!(
+            !findings[0].fatal && findings[0].mend.ends_with("--replicas 3"),
+            "{findings:?}"
+        );
     }
 
     #[test]
     fn subjects_that_a_ledger_may_have() {
-        let check = |subjects: &[&str]| check_subjects(&subjects.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        let check =
+            |subjects: &[&str]| check_subjects(&subjects.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
         for good in [&[][..], &["a"], &["a.>", "b.*.c"], &["a*.x"]] {
             assert_eq!(check(good), Ok(()), "{good:?}");
         }
-        for bad in [&[">"][..], &["*.a"], &["*"], &["$JS.x"], &["$WEIR.L.>"], &["a..b"], &["a.>", "a.b"]] {
+        for bad in [
+            &[">"][..],
+            &["*.a"],
+            &["*"],
+            &["$JS.x"],
+            &["$WEIR.L.>"],
+            &["a..b"],
+            &["a.>", "a.b"],
+        ] {
             assert!(check(bad).is_err(), "{bad:?}");
         }
     }

@@ -7,7 +7,10 @@
 
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 pub const EVENTS: &str = "weir_events_total";
@@ -44,7 +47,10 @@ pub fn start() -> anyhow::Result<PrometheusHandle> {
 fn describe() {
     describe_counter!(EVENTS, "Events whose effects are committed.");
     describe_counter!(GROUPS, "Groups of events committed.");
-    describe_histogram!(COMMIT_SECONDS, "From sending a group's commit until it is settled.");
+    describe_histogram!(
+        COMMIT_SECONDS,
+        "From sending a group's commit until it is settled."
+    );
     describe_histogram!(HANDLER_SECONDS, "Mean time of one invocation, per group.");
     describe_gauge!(LAG_EVENTS, "Events read and not yet committed.");
     describe_gauge!(UNREAD_EVENTS, "Events of a source that are not read yet.");
@@ -52,7 +58,10 @@ fn describe() {
     describe_counter!(DEAD_LETTERS, "Events dead-lettered.");
     describe_gauge!(CACHE_BYTES, "Bytes of cells kept in memory.");
     describe_counter!(FENCED, "Commits refused because another host has the partition.");
-    describe_gauge!(SOURCES_STOPPED, "Sources that were stopped because their stream is not the one read before.");
+    describe_gauge!(
+        SOURCES_STOPPED,
+        "Sources that were stopped because their stream is not the one read before."
+    );
     describe_gauge!(NATS_CONNECTED, "1 while the connection to NATS stands, else 0.");
 }
 
@@ -88,7 +97,8 @@ impl HandlerMetrics {
                 .map(|partition| gauge!(metric, "handler" => name(), "partition" => partition.to_string()))
                 .collect()
         };
-        let unread = |source: &&str| gauge!(UNREAD_EVENTS, "handler" => name(), "source" => (*source).to_owned());
+        let unread =
+            |source: &&str| gauge!(UNREAD_EVENTS, "handler" => name(), "source" => (*source).to_owned());
         let this = HandlerMetrics {
             events: counter!(EVENTS, "handler" => name()),
             groups: counter!(GROUPS, "handler" => name()),
@@ -102,7 +112,13 @@ impl HandlerMetrics {
             cache: by_partition(CACHE_BYTES),
             unread: sources.iter().map(unread).collect(),
         };
-        for counter in [&this.events, &this.groups, &this.retries, &this.dead_letters, &this.fenced] {
+        for counter in [
+            &this.events,
+            &this.groups,
+            &this.retries,
+            &this.dead_letters,
+            &this.fenced,
+        ] {
             counter.increment(0);
         }
         this
@@ -171,7 +187,10 @@ mod tests {
         metrics::with_local_recorder(&recorder, || {
             let metrics = HandlerMetrics::new("h", 2, &["S"]);
             let text = handle.render();
-            assert!(text.contains("weir_dead_letters_total{handler=\"h\"} 0"), "{text}");
+            assert!(
+                text.contains("weir_dead_letters_total{handler=\"h\"} 0"),
+                "{text}"
+            );
             metrics.committed(7, 2, Duration::from_millis(3));
             metrics.lag(1, 5);
             metrics.lag(2, 5); // no such partition: nothing

@@ -38,9 +38,15 @@ impl Server {
     ///
     /// # Errors
     /// Somebody else has it, or it is not one of this machine.
-    pub async fn bind(address: SocketAddr, status: StatusHandle, metrics: PrometheusHandle) -> anyhow::Result<Server> {
+    pub async fn bind(
+        address: SocketAddr,
+        status: StatusHandle,
+        metrics: PrometheusHandle,
+    ) -> anyhow::Result<Server> {
         let listener = TcpListener::bind(address).await.with_context(|| {
-            format!("cannot listen on {address} (host.http): choose another with --http, or 127.0.0.1:0 for any")
+            format!(
+                "cannot listen on {address} (host.http): choose another with --http, or 127.0.0.1:0 for any"
+            )
         })?;
         let router = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
@@ -133,7 +139,10 @@ mod tests {
         assert!(fetch(address, "/metrics").await.contains("seen 3"));
         assert!(fetch(address, "/other").await.starts_with("HTTP/1.1 404"));
 
-        let taken = Server::bind(address, status, metrics.handle()).await.err().expect("taken");
+        let taken = Server::bind(address, status, metrics.handle())
+            .await
+            .err()
+            .expect("taken");
         assert!(taken.to_string().contains("--http"), "{taken}");
         stop.send(()).expect("the server still runs");
         serving.await.expect("no panic").expect("a clean end");

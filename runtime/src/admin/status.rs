@@ -52,7 +52,9 @@ impl StatusHandle {
     pub fn not_ready(&self) -> Vec<String> {
         let shared = self.lock();
         let reasons = shared.not_ready.iter();
-        reasons.map(|(what, reason)| format!("{what}: {reason}")).collect()
+        reasons
+            .map(|(what, reason)| format!("{what}: {reason}"))
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

@@ -70,7 +70,13 @@ impl Report {
         self.push(Verdict::Fail, what, found, Some(change.into()));
     }
 
-    fn push(&mut self, verdict: Verdict, what: impl Into<String>, found: impl Into<String>, change: Option<String>) {
+    fn push(
+        &mut self,
+        verdict: Verdict,
+        what: impl Into<String>,
+        found: impl Into<String>,
+        change: Option<String>,
+    ) {
         self.lines.push(Line {
             verdict,
             what: what.into(),
@@ -90,7 +96,11 @@ pub async fn check(options: &Options, arguments: &Arguments) -> anyhow::Result<E
             server(&log, &mut report).await;
             match name {
                 Some(name) => streams(&log, &name, arguments.write, &mut report).await,
-                None => report.warn("ledger", "not named", "name one with --ledger to have its streams checked"),
+                None => report.warn(
+                    "ledger",
+                    "not named",
+                    "name one with --ledger to have its streams checked",
+                ),
             }
         }
     }
@@ -104,7 +114,11 @@ pub async fn check(options: &Options, arguments: &Arguments) -> anyhow::Result<E
                 Verdict::Warn => "warn",
                 Verdict::Fail => "FAIL",
             };
-            let change = line.change.as_ref().map(|change| format!(": {change}")).unwrap_or_default();
+            let change = line
+                .change
+                .as_ref()
+                .map(|change| format!(": {change}"))
+                .unwrap_or_default();
             print::line(&format!("{verdict}  {}: {}{change}", line.what, line.found))?;
         }
     }
@@ -139,11 +153,19 @@ async fn server(log: &JetStream, report: &mut Report) {
 
 fn account(limits: &AccountLimits, report: &mut Report) {
     if limits.max_storage == 0 {
-        report.fail("JetStream storage", "none for this account", "give the account file storage");
+        report.fail(
+            "JetStream storage",
+            "none for this account",
+            "give the account file storage",
+        );
     } else if limits.max_storage > 0 {
         let found = format!("{} of {} bytes used", limits.storage, limits.max_storage);
         if limits.storage.saturating_mul(10) > limits.max_storage.unsigned_abs().saturating_mul(9) {
-            report.warn("JetStream storage", found, "raise the account's max_file before it is full: a full ledger stops its handlers");
+            report.warn(
+                "JetStream storage",
+                found,
+                "raise the account's max_file before it is full: a full ledger stops its handlers",
+            );
         } else {
             report.ok("JetStream storage", found);
         }
@@ -157,7 +179,11 @@ fn account(limits: &AccountLimits, report: &mut Report) {
     ] {
         match u64::try_from(max) {
             Ok(max) if used.saturating_add(need) > max => {
-                report.warn(what, format!("{used} of {max} used"), "raise the account's limit before adding a ledger or a host");
+                report.warn(
+                    what,
+                    format!("{used} of {max} used"),
+                    "raise the account's limit before adding a ledger or a host",
+                );
             }
             Ok(max) => report.ok(what, format!("{used} of {max} used")),
             Err(_) => report.ok(what, "no limit for this account"), // -1
@@ -185,17 +211,31 @@ async fn streams(log: &JetStream, name: &str, write: bool, report: &mut Report) 
                 }
                 let findings = ledger::check(&state, &wanted);
                 if findings.is_empty() {
-                    report.ok(&what, format!("settings are right, {} messages up to {}", state.last + 1 - state.first, state.last));
+                    report.ok(
+                        &what,
+                        format!(
+                            "settings are right, {} messages up to {}",
+                            state.last + 1 - state.first,
+                            state.last
+                        ),
+                    );
                 }
                 for finding in findings {
-                    let found = format!("{} is {}, must be {}", finding.setting, finding.found, finding.wanted);
+                    let found = format!(
+                        "{} is {}, must be {}",
+                        finding.setting, finding.found, finding.wanted
+                    );
                     match finding.fatal {
                         true => report.fail(&what, found, finding.mend),
                         false => report.warn(&what, found, finding.mend),
                     }
                 }
                 if let Err(error) = log.scan(&stream, ">", state.last.max(1), 1).await {
-                    report.fail(&what, format!("direct get: {error}"), "allow this user $JS.API.DIRECT.GET.>");
+                    report.fail(
+                        &what,
+                        format!("direct get: {error}"),
+                        "allow this user $JS.API.DIRECT.GET.>",
+                    );
                 }
             }
         }
@@ -239,7 +279,9 @@ async fn probe(log: &JetStream, name: &str, report: &mut Report) {
         Err(error) => report.fail(
             "writing",
             error.to_string(),
-            format!("allow this user to publish to $WEIR.{name}.>, $KV.weir_{name}.> and the ledger's subjects"),
+            format!(
+                "allow this user to publish to $WEIR.{name}.>, $KV.weir_{name}.> and the ledger's subjects"
+            ),
         ),
     }
 }
@@ -265,12 +307,53 @@ mod tests {
         };
         assert_eq!(verdicts(unlimited), [Ok, Ok, Ok]);
         for (limits, expected) in [
-            (AccountLimits { max_storage: 0, ..unlimited }, [Fail, Ok, Ok]),
-            (AccountLimits { max_storage: 100, storage: 90, ..unlimited }, [Ok, Ok, Ok]),
-            (AccountLimits { max_storage: 100, storage: 91, ..unlimited }, [Warn, Ok, Ok]),
-            (AccountLimits { max_streams: 5, streams: 2, ..unlimited }, [Ok, Ok, Ok]),
-            (AccountLimits { max_streams: 5, streams: 3, ..unlimited }, [Ok, Warn, Ok]),
-            (AccountLimits { max_consumers: 3, consumers: 3, ..unlimited }, [Ok, Ok, Warn]),
+            (
+                AccountLimits {
+                    max_storage: 0,
+                    ..unlimited
+                },
+                [Fail, Ok, Ok],
+            ),
+            (
+                AccountLimits {
+                    max_storage: 100,
+                    storage: 90,
+                    ..unlimited
+                },
+                [Ok, Ok, Ok],
+            ),
+            (
+                AccountLimits {
+                    max_storage: 100,
+                    storage: 91,
+                    ..unlimited
+                },
+                [Warn, Ok, Ok],
+            ),
+            (
+                AccountLimits {
+                    max_streams: 5,
+                    streams: 2,
+                    ..unlimited
+                },
+                [Ok, Ok, Ok],
+            ),
+            (
+                AccountLimits {
+                    max_streams: 5,
+                    streams: 3,
+                    ..unlimited
+                },
+                [Ok, Warn, Ok],
+            ),
+            (
+                AccountLimits {
+                    max_consumers: 3,
+                    consumers: 3,
+                    ..unlimited
+                },
+                [Ok, Ok, Warn],
+            ),
         ] {
             assert_eq!(verdicts(limits), expected, "{limits:?}");
         }

@@ -87,7 +87,12 @@ async fn list(log: &dyn Log, ledger: &str, name: &str, json: bool) -> anyhow::Re
     let names = super::names(ledger, name);
     let found = DeadLetters::new(log, &names).list().await?;
     if json {
-        print::json(&found.iter().map(|found| describe(found, None)).collect::<Vec<_>>())?;
+        print::json(
+            &found
+                .iter()
+                .map(|found| describe(found, None))
+                .collect::<Vec<_>>(),
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     let rows: Vec<[String; 6]> = found
@@ -107,7 +112,13 @@ async fn list(log: &dyn Log, ledger: &str, name: &str, json: bool) -> anyhow::Re
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(log: &dyn Log, ledger: &str, name: &str, ids: &[String], json: bool) -> anyhow::Result<ExitCode> {
+async fn show(
+    log: &dyn Log,
+    ledger: &str,
+    name: &str,
+    ids: &[String],
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     let names = super::names(ledger, name);
     let letters = DeadLetters::new(log, &names);
     let mut documents = Vec::new();
@@ -159,9 +170,17 @@ fn page(found: &Found) -> String {
         format!("reason     {}: {}", letter.kind, letter.reason),
     ];
     lines.extend(letter.timer.iter().map(|timer| format!("timer      {timer}")));
-    lines.extend(letter.headers.iter().map(|(name, value)| format!("header     {name}: {value}")));
+    lines.extend(
+        letter
+            .headers
+            .iter()
+            .map(|(name, value)| format!("header     {name}: {value}")),
+    );
     if letter.headers_dropped > 0 {
-        lines.push(format!("           and {} more, which were not kept", letter.headers_dropped));
+        lines.push(format!(
+            "           and {} more, which were not kept",
+            letter.headers_dropped
+        ));
     }
     lines.extend(letter.backtrace.iter().map(|trace| format!("backtrace\n{trace}")));
     lines.push("payload".into());
@@ -191,7 +210,13 @@ async fn each(log: &dyn Log, ledger: &str, which: &Which, act: Act) -> anyhow::R
     let letters = DeadLetters::new(log, &names);
     let chosen: Vec<Result<Found, String>> = if which.all {
         let of_kind = |found: &Found| which.kind.as_ref().is_none_or(|kind| *kind == found.letter.kind);
-        letters.list().await?.into_iter().filter(of_kind).map(Ok).collect()
+        letters
+            .list()
+            .await?
+            .into_iter()
+            .filter(of_kind)
+            .map(Ok)
+            .collect()
     } else {
         which.ids.iter().cloned().map(Err).collect()
     };

@@ -62,7 +62,9 @@ pub async fn handlers(options: &Options, arguments: &Arguments) -> anyhow::Resul
     let hosts = match log.last_many(&hosts_stream(&ledger), &[host_keys(&ledger)]).await {
         Ok(snapshot) => snapshot.messages,
         Err(log::Error::NoStream(_)) => {
-            bail!("no host has ever run on ledger {ledger}; check the name (--ledger), or start one with `weir run`")
+            bail!(
+                "no host has ever run on ledger {ledger}; check the name (--ledger), or start one with `weir run`"
+            )
         }
         Err(error) => return Err(error.into()),
     };
@@ -71,7 +73,10 @@ pub async fn handlers(options: &Options, arguments: &Arguments) -> anyhow::Resul
         match serde_json::from_slice(&message.data) {
             Ok(status) => statuses.push(status),
             // Of a newer version, perhaps; the others are still worth showing.
-            Err(error) => eprintln!("weir: what {} says of itself cannot be read: {error}", message.subject),
+            Err(error) => eprintln!(
+                "weir: what {} says of itself cannot be read: {error}",
+                message.subject
+            ),
         }
     }
     if statuses.is_empty() {
@@ -127,7 +132,9 @@ fn explain(handler: &Handler) -> std::io::Result<()> {
     for Partition { host, status } in &handler.partitions {
         if let Some(reason) = &status.reason {
             let (name, partition, state) = (&handler.name, status.partition, &status.state);
-            print::line(&format!("{name}: partition {partition} on {host} is {state}: {reason}"))?;
+            print::line(&format!(
+                "{name}: partition {partition} on {host} is {state}: {reason}"
+            ))?;
         }
     }
     Ok(())
@@ -150,7 +157,10 @@ fn merge(hosts: &[HostStatus]) -> Vec<Handler> {
     let mut by_name: BTreeMap<&str, Vec<(&str, &HandlerStatus)>> = BTreeMap::new();
     for host in hosts {
         for handler in &host.handlers {
-            by_name.entry(&handler.name).or_default().push((&host.host, handler));
+            by_name
+                .entry(&handler.name)
+                .or_default()
+                .push((&host.host, handler));
         }
     }
     by_name.into_values().map(|on| merge_one(&on)).collect()
@@ -173,7 +183,9 @@ fn merge_one(on: &[(&str, &HandlerStatus)]) -> Handler {
     }
     let owned = |host: &str| {
         let of_host = partitions.values().filter(|partition| partition.host == host);
-        of_host.filter(|partition| goodness(&partition.status.state) > 0).count()
+        of_host
+            .filter(|partition| goodness(&partition.status.state) > 0)
+            .count()
     };
     // During a change of version, that of most partitions.
     let (_, most) = on
@@ -186,14 +198,19 @@ fn merge_one(on: &[(&str, &HandlerStatus)]) -> Handler {
         .map(|(host, _)| (*host).to_owned())
         .collect();
     hosts.sort();
-    let waiting: u64 = partitions.values().map(|partition| partition.status.waiting).sum();
+    let waiting: u64 = partitions
+        .values()
+        .map(|partition| partition.status.waiting)
+        .sum();
     // Each host counts the same source for its own partitions: the largest is
     // nearest to the truth.
     let unread = on.iter().map(|(_, handler)| handler.unread).max().unwrap_or(0);
     let mut stopped_sources: Vec<String> = on.iter().flat_map(|(_, h)| h.stopped_sources.clone()).collect();
     stopped_sources.sort();
     stopped_sources.dedup();
-    let worst = partitions.values().min_by_key(|partition| goodness(&partition.status.state));
+    let worst = partitions
+        .values()
+        .min_by_key(|partition| goodness(&partition.status.state));
     let state = match worst {
         _ if !stopped_sources.is_empty() => "source-stopped".to_owned(),
         Some(worst) => worst.status.state.clone(),
@@ -250,8 +267,18 @@ mod tests {
 
     #[test]
     fn a_partition_is_where_it_runs() {
-        let one = host("one", "1", 7, &[(0, "running", 3), (1, "standby", 0), (2, "running", 0)]);
-        let two = host("two", "2", 9, &[(0, "standby", 0), (1, "running", 4), (2, "standby", 50)]);
+        let one = host(
+            "one",
+            "1",
+            7,
+            &[(0, "running", 3), (1, "standby", 0), (2, "running", 0)],
+        );
+        let two = host(
+            "two",
+            "2",
+            9,
+            &[(0, "standby", 0), (1, "running", 4), (2, "standby", 50)],
+        );
         for hosts in [[one.clone(), two.clone()], [two, one]] {
             let merged = merge(&hosts);
             assert_eq!(merged.len(), 1);
@@ -260,7 +287,10 @@ mod tests {
             assert_eq!(owners, ["one", "two", "one"]);
             assert_eq!(handler.hosts, ["one", "two"]);
             assert_eq!(handler.lag, 9 + 3 + 4);
-            assert_eq!((handler.version.as_str(), handler.state.as_str()), ("1", "running"));
+            assert_eq!(
+                (handler.version.as_str(), handler.state.as_str()),
+                ("1", "running")
+            );
             assert_eq!((handler.rate, handler.errors, handler.dead_letters), (20.0, 2, 4));
         }
     }
@@ -278,7 +308,9 @@ mod tests {
             assert_eq!(merged[0].state, expected, "{states:?}");
         }
         let mut stopped = host("one", "1", 0, &[(0, "running", 0)]);
-        stopped.handlers[0].stopped_sources.push("S is another stream".into());
+        stopped.handlers[0]
+            .stopped_sources
+            .push("S is another stream".into());
         let merged = merge(&[stopped]);
         assert_eq!(merged[0].state, "source-stopped");
         assert_eq!(merge(&[]), []);
@@ -290,7 +322,17 @@ mod tests {
         let json = serde_json::to_value(&merged).expect("plain data");
         let object = json[0].as_object().expect("an object");
         for name in [
-            "name", "version", "digest", "partitions", "hosts", "lag", "rate", "errors", "dead_letters", "state", "stopped_sources",
+            "name",
+            "version",
+            "digest",
+            "partitions",
+            "hosts",
+            "lag",
+            "rate",
+            "errors",
+            "dead_letters",
+            "state",
+            "stopped_sources",
         ] {
             assert!(object.contains_key(name), "{name}");
         }

@@ -44,7 +44,13 @@ struct Cli {
     #[command(flatten)]
     options: Options,
     /// How log lines are written to stderr
-    #[arg(long, value_enum, default_value = "text", env = "WEIR_LOG_FORMAT", global = true)]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "text",
+        env = "WEIR_LOG_FORMAT",
+        global = true
+    )]
     log_format: telemetry::Format,
     #[command(subcommand)]
     command: Command,
@@ -142,8 +148,14 @@ mod tests {
         let Command::Run(arguments) = cli.command else {
             panic!("another command");
         };
-        let config = cli.options.host(&arguments.ledger, &arguments.host).expect("a configuration");
+        let config = cli
+            .options
+            .host(&arguments.ledger, &arguments.host)
+            .expect("a configuration");
         assert_eq!(config.ledger.subjects, ["stats.>", "orders.>"]);
-        assert_eq!((config.ledger.name.as_str(), config.host.name.as_str()), ("SHOP", "h1"));
+        assert_eq!(
+            (config.ledger.name.as_str(), config.host.name.as_str()),
+            ("SHOP", "h1")
+        );
     }
 }

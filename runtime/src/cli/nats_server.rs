@@ -47,7 +47,8 @@ impl NatsServer {
     /// No server that is new enough, or it does not start.
     pub async fn start(folder: &Path) -> anyhow::Result<NatsServer> {
         let binary = find().await?;
-        std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be created", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("{}: cannot be created", folder.display()))?;
         let log_path = folder.join("nats-server.log");
         let port = match TcpListener::bind(("127.0.0.1", PORT_PREFERRED)).await {
             Ok(_free) => PORT_PREFERRED.to_string(),
@@ -55,7 +56,14 @@ impl NatsServer {
         };
         let mut command = std::process::Command::new(&binary);
         command
-            .args(["--jetstream", "--addr", "127.0.0.1", "--port", &port, "--store_dir"])
+            .args([
+                "--jetstream",
+                "--addr",
+                "127.0.0.1",
+                "--port",
+                &port,
+                "--store_dir",
+            ])
             .arg(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -76,9 +84,15 @@ impl NatsServer {
                 child,
                 url: format!("nats://{address}"),
             }),
-            Ok(Ok(Err(last_lines))) => bail!("nats-server ended at once; {}:\n{last_lines}", log_path.display()),
+            Ok(Ok(Err(last_lines))) => {
+                bail!("nats-server ended at once; {}:\n{last_lines}", log_path.display())
+            }
             Ok(Err(_)) | Err(_) => {
-                bail!("nats-server was not ready within {} s; see {}", START_MAX.as_secs(), log_path.display())
+                bail!(
+                    "nats-server was not ready within {} s; see {}",
+                    START_MAX.as_secs(),
+                    log_path.display()
+                )
             }
         }
     }
@@ -86,7 +100,9 @@ impl NatsServer {
     /// Waits until the server ends by itself, which it should not.
     pub async fn ended(&mut self) -> anyhow::Error {
         match self.child.wait().await {
-            Ok(status) => anyhow::anyhow!("nats-server ended by itself ({status}); see nats-server.log in its folder"),
+            Ok(status) => {
+                anyhow::anyhow!("nats-server ended by itself ({status}); see nats-server.log in its folder")
+            }
             Err(error) => anyhow::anyhow!("nats-server cannot be watched: {error}"),
         }
     }
@@ -147,7 +163,9 @@ async fn find() -> anyhow::Result<PathBuf> {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&in_path).map(|folder| folder.join("nats-server"));
     let here = std::env::current_dir()?;
-    let in_tools = here.ancestors().filter_map(|folder| in_folder(&folder.join(".tools"), TOOLS_DEPTH_MAX));
+    let in_tools = here
+        .ancestors()
+        .filter_map(|folder| in_folder(&folder.join(".tools"), TOOLS_DEPTH_MAX));
     for path in in_path.filter(|path| path.is_file()).chain(in_tools) {
         match suffices(&path).await {
             Ok(()) => return Ok(path),
@@ -175,7 +193,10 @@ fn in_folder(folder: &Path, depth: usize) -> Option<PathBuf> {
         .filter(|path| path.is_dir())
         .collect();
     folders.sort();
-    folders.iter().rev().find_map(|folder| in_folder(folder, depth - 1))
+    folders
+        .iter()
+        .rev()
+        .find_map(|folder| in_folder(folder, depth - 1))
 }
 
 /// Whether this server is new enough; else why not.

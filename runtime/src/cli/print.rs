@@ -35,7 +35,10 @@ fn render<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
     let widths: Vec<usize> = (0..N).map(width).collect();
     let lines: Vec<String> = all()
         .map(|row| {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            let cells = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:width$}"));
             let line = cells.collect::<Vec<_>>().join("  ");
             line.trim_end().to_owned()
         })
@@ -87,7 +90,10 @@ mod tests {
 
     #[test]
     fn tables_align_by_characters() {
-        let rows = [["ä".to_owned(), "1".to_owned()], ["bcd".to_owned(), "22".to_owned()]];
+        let rows = [
+            ["ä".to_owned(), "1".to_owned()],
+            ["bcd".to_owned(), "22".to_owned()],
+        ];
         assert_eq!(render(["A", "B"], &rows), "A    B\nä    1\nbcd  22");
     }
 

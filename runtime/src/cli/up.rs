@@ -64,11 +64,12 @@ pub async fn up(mut options: Options, arguments: Arguments) -> anyhow::Result<Ex
     }
     ledger::check_subjects(&config.ledger.subjects).map_err(anyhow::Error::msg)?;
 
+    let data = config.host.data.join("nats");
     let mut server = tokio::select! {
-        server = NatsServer::start(&config.host.data.join("nats")) => server?,
+        server = NatsServer::start(&data) => server?,
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
-    eprintln!("nats-server on {}, data in {}", server.url, config.host.data.join("nats").display());
+    eprintln!("nats-server on {}, data in {}", server.url, data.display());
     config.nats.url.clone_from(&server.url);
     let served = tokio::select! {
         served = async {
@@ -116,7 +117,9 @@ async fn create_sources(config: &crate::config::Config, manifests: &[Manifest]) 
                     ..ledger::ledger_settings(&config.ledger)
                 };
                 log.create_stream(stream, &settings).await.map_err(|error| {
-                    anyhow::anyhow!("source stream {stream} is missing and cannot be created with {shown}: {error}")
+                    anyhow::anyhow!(
+                        "source stream {stream} is missing and cannot be created with {shown}: {error}"
+                    )
                 })?;
                 eprintln!("created stream {stream} with subjects {shown}");
             }

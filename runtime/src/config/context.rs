@@ -42,8 +42,12 @@ pub(super) fn load(name: &str) -> Result<Nats, Error> {
     }
     let folder = config_folder().ok_or_else(|| wrong("neither XDG_CONFIG_HOME nor HOME is set".into()))?;
     let path = folder.join("nats/context").join(format!("{name}.json"));
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| wrong(format!("{}: {error}; `nats context ls` lists those there are", path.display())))?;
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        wrong(format!(
+            "{}: {error}; `nats context ls` lists those there are",
+            path.display()
+        ))
+    })?;
     parse(&text).map_err(|problem| wrong(format!("{}: {problem}", path.display())))
 }
 
@@ -64,7 +68,11 @@ pub(super) fn parse(text: &str) -> Result<Nats, String> {
 /// The URLs, with user and password or token in each, which is how the client
 /// library takes them.
 fn with_user(context: &Context) -> Result<String, String> {
-    let login = match (context.user.as_str(), context.password.as_str(), context.token.as_str()) {
+    let login = match (
+        context.user.as_str(),
+        context.password.as_str(),
+        context.token.as_str(),
+    ) {
         ("", "", "") => return Ok(context.url.clone()),
         ("", "", token) => escape(token),
         (user, "", "") => escape(user),
@@ -95,7 +103,11 @@ fn escape(text: &str) -> String {
 }
 
 fn config_folder() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")))
 }
 

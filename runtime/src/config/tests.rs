@@ -82,7 +82,10 @@ fn the_command_line_goes_first() {
     let config = options.host(&ledger, &host).expect("a configuration");
     assert_eq!(config.ledger.name, "FLAG");
     assert_eq!(config.ledger.subjects, ["a.>", "b"]);
-    assert_eq!((config.ledger.replicas, config.ledger.event_ttl), (1, Some(Duration::from_secs(1))));
+    assert_eq!(
+        (config.ledger.replicas, config.ledger.event_ttl),
+        (1, Some(Duration::from_secs(1)))
+    );
     assert_eq!(config.nats.url, "nats://flag:4222");
     // Credentials of the file's server never go to another.
     assert_eq!(config.nats.creds, None);
@@ -110,29 +113,70 @@ fn defaults() {
 #[test]
 fn every_error_says_where() {
     for (text, expected) in [
-        ("[ledger]\nnmae = \"L\"\n", "weir.toml:2:1: ledger.nmae: unknown field `nmae`"),
+        (
+            "[ledger]\nnmae = \"L\"\n",
+            "weir.toml:2:1: ledger.nmae: unknown field `nmae`",
+        ),
         ("[nuts]\n", "weir.toml:1:2: nuts: unknown field `nuts`"),
-        ("[host]\nthreads = \"two\"\n", "weir.toml:2:11: host.threads: invalid type"),
-        ("[host]\nthreads = -2\n", "weir.toml:2:11: host.threads: invalid value"),
+        (
+            "[host]\nthreads = \"two\"\n",
+            "weir.toml:2:11: host.threads: invalid type",
+        ),
+        (
+            "[host]\nthreads = -2\n",
+            "weir.toml:2:11: host.threads: invalid value",
+        ),
         ("", "ledger.name: name the ledger"),
         ("[ledger]\nname = \"a.b\"\n", "ledger.name: `a.b` is no name"),
         ("[ledger]\nname = \"\"\n", "ledger.name: `` is no name"),
-        ("[ledger]\nname = \"L\"\nreplicas = 0\n", "ledger.replicas: 0 must be"),
-        ("[ledger]\nname = \"L\"\nreplicas = 6\n", "ledger.replicas: 6 must be"),
-        ("[ledger]\nname = \"L\"\nevent_ttl = \"soon\"\n", "ledger.event_ttl: `soon` must be"),
-        ("[ledger]\nname = \"L\"\nsubjects = [\">\"]\n", "ledger.subjects: `>` begins with a wildcard"),
-        ("[ledger]\nname = \"L\"\n[host]\nhttp = \"9464\"\n", "host.http: `9464` must be"),
-        ("[ledger]\nname = \"L\"\n[host]\nthreads = 0\n", "host.threads: 0 must be"),
-        ("[ledger]\nname = \"L\"\n[host]\nname = \"\"\n", "host.name: `` must be"),
-        ("[ledger]\nname = \"L\"\n[nats]\nurl = \"\"\n", "nats.url: `` must be"),
-        ("[ledger]\nname = \"L\"\n[nats]\ntls_key = \"k\"\n", "nats.tls_cert: a client certificate"),
+        (
+            "[ledger]\nname = \"L\"\nreplicas = 0\n",
+            "ledger.replicas: 0 must be",
+        ),
+        (
+            "[ledger]\nname = \"L\"\nreplicas = 6\n",
+            "ledger.replicas: 6 must be",
+        ),
+        (
+            "[ledger]\nname = \"L\"\nevent_ttl = \"soon\"\n",
+            "ledger.event_ttl: `soon` must be",
+        ),
+        (
+            "[ledger]\nname = \"L\"\nsubjects = [\">\"]\n",
+            "ledger.subjects: `>` begins with a wildcard",
+        ),
+        (
+            "[ledger]\nname = \"L\"\n[host]\nhttp = \"9464\"\n",
+            "host.http: `9464` must be",
+        ),
+        (
+            "[ledger]\nname = \"L\"\n[host]\nthreads = 0\n",
+            "host.threads: 0 must be",
+        ),
+        (
+            "[ledger]\nname = \"L\"\n[host]\nname = \"\"\n",
+            "host.name: `` must be",
+        ),
+        (
+            "[ledger]\nname = \"L\"\n[nats]\nurl = \"\"\n",
+            "nats.url: `` must be",
+        ),
+        (
+            "[ledger]\nname = \"L\"\n[nats]\ntls_key = \"k\"\n",
+            "nats.tls_cert: a client certificate",
+        ),
     ] {
         let (folder, options) = folder(text);
         let error = options
             .host(&LedgerOptions::default(), &HostOptions::default())
             .expect_err(text);
-        let error = error.to_string().replace(&format!("{}/", folder.path().display()), "");
-        assert!(error.starts_with(expected), "{text}\n  said     {error}\n  expected {expected}");
+        let error = error
+            .to_string()
+            .replace(&format!("{}/", folder.path().display()), "");
+        assert!(
+            error.starts_with(expected),
+            "{text}\n  said     {error}\n  expected {expected}"
+        );
     }
 }
 
@@ -148,10 +192,28 @@ fn a_named_file_must_exist() {
 
 #[test]
 fn durations() {
-    for (text, seconds) in [("1s", 1), ("15m", 900), ("12h", 43_200), ("30d", 2_592_000), ("2w", 1_209_600)] {
+    for (text, seconds) in [
+        ("1s", 1),
+        ("15m", 900),
+        ("12h", 43_200),
+        ("30d", 2_592_000),
+        ("2w", 1_209_600),
+    ] {
         assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
     }
-    for bad in ["", "s", "1", "0s", "-1s", "1.5h", "1ms", "1y", "99999999999999999999d", "18446744073709551615w", "1ä"] {
+    for bad in [
+        "",
+        "s",
+        "1",
+        "0s",
+        "-1s",
+        "1.5h",
+        "1ms",
+        "1y",
+        "99999999999999999999d",
+        "18446744073709551615w",
+        "1ä",
+    ] {
         assert!(duration(bad).is_err(), "{bad}");
     }
 }

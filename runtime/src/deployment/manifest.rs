@@ -64,10 +64,7 @@ pub const BACKOFF_MS_MAX: u64 = 3_600_000;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{}: cannot be read: {source}", file.display())]
-    Read {
-        file: PathBuf,
-        source: std::io::Error,
-    },
+    Read { file: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Invalid(#[from] toml_file::Error),
 }
@@ -106,7 +103,11 @@ impl Manifest {
     /// # Errors
     /// The first thing that is wrong, with its place in the file.
     pub fn read(path: &Path) -> Result<Manifest, Error> {
-        let file = if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() };
+        let file = if path.is_dir() {
+            path.join(FILE_NAME)
+        } else {
+            path.to_owned()
+        };
         let text = std::fs::read_to_string(&file).map_err(|source| Error::Read {
             file: file.clone(),
             source,

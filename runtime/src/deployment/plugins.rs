@@ -118,7 +118,9 @@ mod tests {
     fn put(folder: &Path, name: &str, manifest_name: &str) {
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder).expect("a folder");
-        let text = format!("name = \"{manifest_name}\"\ncomponent = \"c.wasm\"\n[[source]]\nstream = \"S\"\nsubjects = [\">\"]\n");
+        let text = format!(
+            "name = \"{manifest_name}\"\ncomponent = \"c.wasm\"\n[[source]]\nstream = \"S\"\nsubjects = [\">\"]\n"
+        );
         std::fs::write(folder.join("handler.toml"), text).expect("a manifest");
         std::fs::write(folder.join("c.wasm"), b"abc").expect("a component");
     }
@@ -166,7 +168,10 @@ mod tests {
     #[test]
     fn nothing_to_read_is_said() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        assert!(matches!(load_folder(folder.path())[..], [Err(Error::Empty { .. })]));
+        assert!(matches!(
+            load_folder(folder.path())[..],
+            [Err(Error::Empty { .. })]
+        ));
         assert!(matches!(
             load_folder(&folder.path().join("gone"))[..],
             [Err(Error::Read { .. })]

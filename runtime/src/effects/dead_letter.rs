@@ -86,7 +86,8 @@ pub fn encode_redriven(letter: &DeadLetter, payload: &[u8]) -> Bytes {
         ..letter.clone()
     };
     let json = serde_json::to_vec(&description).expect("a dead letter has only strings and numbers");
-    let length = u32::try_from(json.len()).expect("a description is bounded by TEXT_BYTES_MAX and HEADER_BYTES_MAX");
+    let length =
+        u32::try_from(json.len()).expect("a description is bounded by TEXT_BYTES_MAX and HEADER_BYTES_MAX");
     let mut message = BytesMut::with_capacity(4 + json.len() + payload.len());
     message.put_u32(length);
     message.put_slice(&json);

@@ -42,7 +42,10 @@ struct SourceTable {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "must be \"all\", \"new\", a sequence or an RFC 3339 time")]
+#[serde(
+    untagged,
+    expecting = "must be \"all\", \"new\", a sequence or an RFC 3339 time"
+)]
 enum StartValue {
     Sequence(i64),
     Text(String),
@@ -257,7 +260,10 @@ fn key(document: Document<'_>, table: Option<Spanned<KeyTable>>) -> Result<KeyFr
                 return Err(document.error(
                     json.span(),
                     "key.json",
-                    format!("`{}` is no JSON pointer, like \"/customer/id\" (RFC 6901)", json.get_ref()),
+                    format!(
+                        "`{}` is no JSON pointer, like \"/customer/id\" (RFC 6901)",
+                        json.get_ref()
+                    ),
                 ));
             }
             Ok(KeyFrom::Json(json.into_inner()))
@@ -272,11 +278,7 @@ fn key(document: Document<'_>, table: Option<Spanned<KeyTable>>) -> Result<KeyFr
 
 /// Whether a string is a JSON pointer to a member: `/`, and `~` only as `~0` or `~1`.
 fn is_pointer(text: &str) -> bool {
-    text.starts_with('/')
-        && text
-            .split('~')
-            .skip(1)
-            .all(|after| after.starts_with(['0', '1']))
+    text.starts_with('/') && text.split('~').skip(1).all(|after| after.starts_with(['0', '1']))
 }
 
 fn emit(document: Document<'_>, table: EmitTable) -> Result<Vec<String>, Error> {
@@ -297,8 +299,14 @@ fn emit(document: Document<'_>, table: EmitTable) -> Result<Vec<String>, Error> 
 
 fn limits(document: Document<'_>, table: LimitsTable) -> Result<Limits, Error> {
     Ok(Limits {
-        memory_mib: integer(document, "limits.memory_mib", table.memory_mib, 1, super::MEMORY_MIB_MAX)?
-            .unwrap_or(super::MEMORY_MIB_DEFAULT),
+        memory_mib: integer(
+            document,
+            "limits.memory_mib",
+            table.memory_mib,
+            1,
+            super::MEMORY_MIB_MAX,
+        )?
+        .unwrap_or(super::MEMORY_MIB_DEFAULT),
         time_ms: integer(document, "limits.time_ms", table.time_ms, 1, super::TIME_MS_MAX)?
             .unwrap_or(super::TIME_MS_DEFAULT),
         effects_bytes: integer(
@@ -309,8 +317,14 @@ fn limits(document: Document<'_>, table: LimitsTable) -> Result<Limits, Error> {
             super::EFFECTS_BYTES_MAX,
         )?
         .unwrap_or(super::EFFECTS_BYTES_DEFAULT),
-        log_bytes: integer(document, "limits.log_bytes", table.log_bytes, 1, super::LOG_BYTES_MAX)?
-            .unwrap_or(super::LOG_BYTES_DEFAULT),
+        log_bytes: integer(
+            document,
+            "limits.log_bytes",
+            table.log_bytes,
+            1,
+            super::LOG_BYTES_MAX,
+        )?
+        .unwrap_or(super::LOG_BYTES_DEFAULT),
     })
 }
 
@@ -324,11 +338,21 @@ fn retry(document: Document<'_>, table: RetryTable) -> Result<Retry, Error> {
         });
     };
     if list.get_ref().is_empty() {
-        return Err(document.error(list.span(), "retry.backoff_ms", "name at least one wait; the last one repeats"));
+        return Err(document.error(
+            list.span(),
+            "retry.backoff_ms",
+            "name at least one wait; the last one repeats",
+        ));
     }
     let mut backoff_ms = Vec::new();
     for wait in list.into_inner() {
-        backoff_ms.extend(integer(document, "retry.backoff_ms", Some(wait), 0, super::BACKOFF_MS_MAX)?);
+        backoff_ms.extend(integer(
+            document,
+            "retry.backoff_ms",
+            Some(wait),
+            0,
+            super::BACKOFF_MS_MAX,
+        )?);
     }
     Ok(Retry { attempts, backoff_ms })
 }

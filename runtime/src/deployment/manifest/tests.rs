@@ -121,7 +121,8 @@ fn starts() {
         ("\"1970-01-01T00:00:01Z\"", Start::Time(1_000_000_000)),
         ("1970-01-01T01:00:01.5+01:00", Start::Time(1_500_000_000)),
     ] {
-        let manifest = read(&format!("{LEAST}start = {start}\n")).unwrap_or_else(|error| panic!("{start}: {error}"));
+        let manifest =
+            read(&format!("{LEAST}start = {start}\n")).unwrap_or_else(|error| panic!("{start}: {error}"));
         assert_eq!(manifest.sources[0].start, expected, "{start}");
     }
 }
@@ -133,7 +134,8 @@ fn keys() {
         ("subject_token = 2", KeyFrom::SubjectToken(2)),
         ("json = \"/a~1b\"", KeyFrom::Json("/a~1b".into())),
     ] {
-        let manifest = read(&format!("{LEAST}[key]\n{key}\n")).unwrap_or_else(|error| panic!("{key}: {error}"));
+        let manifest =
+            read(&format!("{LEAST}[key]\n{key}\n")).unwrap_or_else(|error| panic!("{key}: {error}"));
         assert_eq!(manifest.key, expected, "{key}");
     }
 }
@@ -143,57 +145,223 @@ fn keys() {
 #[test]
 fn every_error_names_its_place() {
     for (from, to, expected) in [
-        ("partitions = 8", "partitons = 8", "handler.toml:5:1: partitons: unknown field `partitons`, expected one of"),
-        ("partitions = 8", "partitions = \"8\"", "handler.toml:5:14: partitions: invalid type: string \"8\", expected i64"),
-        ("partitions = 8", "partitions = 0", "handler.toml:5:14: partitions: 0 must be from 1 to 1024"),
-        ("partitions = 8", "partitions = 1025", "handler.toml:5:14: partitions: 1025 must be from 1 to 1024"),
-        ("partitions = 8", "partitions = -1", "handler.toml:5:14: partitions: -1 must be from 1 to 1024"),
+        (
+            "partitions = 8",
+            "partitons = 8",
+            "handler.toml:5:1: partitons: unknown field `partitons`, expected one of",
+        ),
+        (
+            "partitions = 8",
+            "partitions = \"8\"",
+            "handler.toml:5:14: partitions: invalid type: string \"8\", expected i64",
+        ),
+        (
+            "partitions = 8",
+            "partitions = 0",
+            "handler.toml:5:14: partitions: 0 must be from 1 to 1024",
+        ),
+        (
+            "partitions = 8",
+            "partitions = 1025",
+            "handler.toml:5:14: partitions: 1025 must be from 1 to 1024",
+        ),
+        (
+            "partitions = 8",
+            "partitions = -1",
+            "handler.toml:5:14: partitions: -1 must be from 1 to 1024",
+        ),
         ("partitions = 8", "partitions = ", "handler.toml:5:"),
-        ("name = \"delays\"\n", "name = \"De lays\"\n", "handler.toml:2:8: name: `De lays` is no name"),
-        ("name = \"delays\"\n", "name = \"\"\n", "handler.toml:2:8: name: `` is no name"),
-        ("name = \"delays\"\n", "\n", "handler.toml:1:1: missing field `name`"),
-        ("\"delays.wasm\"", "\"gone.wasm\"", "handler.toml:3:13: component: there is no file gone.wasm"),
-        ("\"delays.wasm\"", "\"\"", "handler.toml:3:13: component: there is no file"),
-        ("\"per-event\"", "\"never\"", "handler.toml:6:12: instance: `never` must be"),
-        ("\"FLIGHTS\"", "\"FLI.GHTS\"", "handler.toml:9:10: source.stream: `FLI.GHTS` is no stream name"),
-        ("\"WEATHER\"", "\"FLIGHTS\"", "handler.toml:14:10: source.stream: stream FLIGHTS is named twice: put the subjects into one [[source]]"),
-        ("[\"flights.>\"]", "[\"flights..x\"]", "handler.toml:10:13: source.subjects: `flights..x` has an empty token"),
-        ("[\"flights.>\"]", "[\">.x\"]", "handler.toml:10:13: source.subjects: `>.x` has `>` before its last token"),
-        ("[\"flights.>\"]", "[]", "handler.toml:10:12: source.subjects: name at least one subject"),
-        ("\"weather.*.soon\"", "\"weather.>\"", "handler.toml:15:30: source.subjects: `weather.>` overlaps `weather.*.now`"),
-        ("\"new\"", "\"newest\"", "handler.toml:11:9: source.start: `newest` must be"),
-        ("start = 17", "start = 0", "handler.toml:16:9: source.start: `0` must be"),
-        ("start = 17", "start = true", "handler.toml:16:9: source.start: must be \"all\""),
-        ("start = 17", "begin = 17", "handler.toml:16:1: source.begin: unknown field `begin`"),
-        ("json = \"/customer/id\"", "", "handler.toml:18:1: key: exactly one of"),
-        ("json = \"/customer/id\"", "json = \"/a\"\nheader = \"b\"", "handler.toml:18:1: key: exactly one of"),
-        ("json = \"/customer/id\"", "json = \"customer\"", "handler.toml:19:8: key.json: `customer` is no JSON pointer"),
-        ("json = \"/customer/id\"", "json = \"/a~2\"", "handler.toml:19:8: key.json: `/a~2` is no JSON pointer"),
-        ("json = \"/customer/id\"", "header = \"a b\"", "handler.toml:19:10: key.header: `a b` is no header name"),
-        ("json = \"/customer/id\"", "subject_token = 0", "handler.toml:19:17: key.subject_token: 0 must be from 1"),
-        ("json = \"/customer/id\"", "body = \"x\"", "handler.toml:19:1: key.body: unknown field `body`"),
-        ("\"stats.>\"", "\"$SYS.x\"", "handler.toml:22:13: emit.subjects: `$SYS.x`: subjects that begin with $"),
-        ("\"stats.>\"", "\"stats.\"", "handler.toml:22:13: emit.subjects: `stats.` has an empty token"),
-        ("memory_mib = 32", "memory_mib = 0", "handler.toml:25:14: limits.memory_mib: 0 must be from 1 to 4096"),
-        ("time_ms = 5", "time_ms = -5", "handler.toml:26:11: limits.time_ms: -5 must be from 1"),
-        ("time_ms = 5", "time_ms = 1.5", "handler.toml:26:11: limits.time_ms: invalid type: floating point"),
-        ("effects_bytes = 1000", "effects_bytes = 0", "handler.toml:27:17: limits.effects_bytes: 0 must be"),
-        ("log_bytes = 10", "log_bytes = 0", "handler.toml:28:13: limits.log_bytes: 0 must be"),
-        ("log_bytes = 10", "stack = 10", "handler.toml:28:1: limits.stack: unknown field `stack`"),
-        ("attempts = 1", "attempts = 0", "handler.toml:31:12: retry.attempts: 0 must be from 1"),
-        ("[0, 7]", "[]", "handler.toml:32:14: retry.backoff_ms: name at least one wait"),
-        ("[0, 7]", "[0, -7]", "handler.toml:32:18: retry.backoff_ms: -7 must be from 0 to 3600000"),
-        ("\"30\"", "30", "handler.toml:35:21: config.threshold_minutes: invalid type: integer `30`, expected a string"),
+        (
+            "name = \"delays\"\n",
+            "name = \"De lays\"\n",
+            "handler.toml:2:8: name: `De lays` is no name",
+        ),
+        (
+            "name = \"delays\"\n",
+            "name = \"\"\n",
+            "handler.toml:2:8: name: `` is no name",
+        ),
+        (
+            "name = \"delays\"\n",
+            "\n",
+            "handler.toml:1:1: missing field `name`",
+        ),
+        (
+            "\"delays.wasm\"",
+            "\"gone.wasm\"",
+            "handler.toml:3:13: component: there is no file gone.wasm",
+        ),
+        (
+            "\"delays.wasm\"",
+            "\"\"",
+            "handler.toml:3:13: component: there is no file",
+        ),
+        (
+            "\"per-event\"",
+            "\"never\"",
+            "handler.toml:6:12: instance: `never` must be",
+        ),
+        (
+            "\"FLIGHTS\"",
+            "\"FLI.GHTS\"",
+            "handler.toml:9:10: source.stream: `FLI.GHTS` is no stream name",
+        ),
+        (
+            "\"WEATHER\"",
+            "\"FLIGHTS\"",
+            "handler.toml:14:10: source.stream: stream FLIGHTS is named twice: put the subjects into one [[source]]",
+        ),
+        (
+            "[\"flights.>\"]",
+            "[\"flights..x\"]",
+            "handler.toml:10:13: source.subjects: `flights..x` has an empty token",
+        ),
+        (
+            "[\"flights.>\"]",
+            "[\">.x\"]",
+            "handler.toml:10:13: source.subjects: `>.x` has `>` before its last token",
+        ),
+        (
+            "[\"flights.>\"]",
+            "[]",
+            "handler.toml:10:12: source.subjects: name at least one subject",
+        ),
+        (
+            "\"weather.*.soon\"",
+            "\"weather.>\"",
+            "handler.toml:15:30: source.subjects: `weather.>` overlaps `weather.*.now`",
+        ),
+        (
+            "\"new\"",
+            "\"newest\"",
+            "handler.toml:11:9: source.start: `newest` must be",
+        ),
+        (
+            "start = 17",
+            "start = 0",
+            "handler.toml:16:9: source.start: `0` must be",
+        ),
+        (
+            "start = 17",
+            "start = true",
+            "handler.toml:16:9: source.start: must be \"all\"",
+        ),
+        (
+            "start = 17",
+            "begin = 17",
+            "handler.toml:16:1: source.begin: unknown field `begin`",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "",
+            "handler.toml:18:1: key: exactly one of",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "json = \"/a\"\nheader = \"b\"",
+            "handler.toml:18:1: key: exactly one of",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "json = \"customer\"",
+            "handler.toml:19:8: key.json: `customer` is no JSON pointer",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "json = \"/a~2\"",
+            "handler.toml:19:8: key.json: `/a~2` is no JSON pointer",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "header = \"a b\"",
+            "handler.toml:19:10: key.header: `a b` is no header name",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "subject_token = 0",
+            "handler.toml:19:17: key.subject_token: 0 must be from 1",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "body = \"x\"",
+            "handler.toml:19:1: key.body: unknown field `body`",
+        ),
+        (
+            "\"stats.>\"",
+            "\"$SYS.x\"",
+            "handler.toml:22:13: emit.subjects: `$SYS.x`: subjects that begin with $",
+        ),
+        (
+            "\"stats.>\"",
+            "\"stats.\"",
+            "handler.toml:22:13: emit.subjects: `stats.` has an empty token",
+        ),
+        (
+            "memory_mib = 32",
+            "memory_mib = 0",
+            "handler.toml:25:14: limits.memory_mib: 0 must be from 1 to 4096",
+        ),
+        (
+            "time_ms = 5",
+            "time_ms = -5",
+            "handler.toml:26:11: limits.time_ms: -5 must be from 1",
+        ),
+        (
+            "time_ms = 5",
+            "time_ms = 1.5",
+            "handler.toml:26:11: limits.time_ms: invalid type: floating point",
+        ),
+        (
+            "effects_bytes = 1000",
+            "effects_bytes = 0",
+            "handler.toml:27:17: limits.effects_bytes: 0 must be",
+        ),
+        (
+            "log_bytes = 10",
+            "log_bytes = 0",
+            "handler.toml:28:13: limits.log_bytes: 0 must be",
+        ),
+        (
+            "log_bytes = 10",
+            "stack = 10",
+            "handler.toml:28:1: limits.stack: unknown field `stack`",
+        ),
+        (
+            "attempts = 1",
+            "attempts = 0",
+            "handler.toml:31:12: retry.attempts: 0 must be from 1",
+        ),
+        (
+            "[0, 7]",
+            "[]",
+            "handler.toml:32:14: retry.backoff_ms: name at least one wait",
+        ),
+        (
+            "[0, 7]",
+            "[0, -7]",
+            "handler.toml:32:18: retry.backoff_ms: -7 must be from 0 to 3600000",
+        ),
+        (
+            "\"30\"",
+            "30",
+            "handler.toml:35:21: config.threshold_minutes: invalid type: integer `30`, expected a string",
+        ),
     ] {
         assert_eq!(WHOLE.matches(from).count(), 1, "`{from}` must be there once");
         let error = read(&WHOLE.replace(from, to)).expect_err(to);
-        assert!(error.starts_with(expected), "{to}\n  said     {error}\n  expected {expected}");
+        assert!(
+            error.starts_with(expected),
+            "{to}\n  said     {error}\n  expected {expected}"
+        );
     }
 }
 
 #[test]
 fn a_manifest_without_a_source() {
-    for text in ["name = \"d\"\ncomponent = \"d.wasm\"\n", "name = \"d\"\ncomponent = \"d.wasm\"\nsource = []\n"] {
+    for text in [
+        "name = \"d\"\ncomponent = \"d.wasm\"\n",
+        "name = \"d\"\ncomponent = \"d.wasm\"\nsource = []\n",
+    ] {
         let error = read(text).expect_err("no source");
         assert!(error.contains("source"), "{error}");
     }
@@ -202,7 +370,10 @@ fn a_manifest_without_a_source() {
 #[test]
 fn a_missing_file_is_named() {
     let error = Manifest::read(Path::new("/nowhere/at/all")).expect_err("no file");
-    assert!(error.to_string().starts_with("/nowhere/at/all: cannot be read"), "{error}");
+    assert!(
+        error.to_string().starts_with("/nowhere/at/all: cannot be read"),
+        "{error}"
+    );
 }
 
 /// `docs/limits.md` names these numbers; this keeps it honest.
