@@ -144,7 +144,7 @@ mod tests {
         };
         for payload in [&b""[..], b"x", &[0xff; 1000]] {
             for body in [Body::Message, Body::Reference] {
-                let message = encode_redriven(&letter(body), payload);
+                let message = encode_redriven(&letter(body.clone()), payload);
                 let (read, bytes) = decode_redriven(&message).expect("what was just written");
                 assert_eq!((&read, &bytes[..]), (&expected, payload));
             }
