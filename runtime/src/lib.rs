@@ -2,9 +2,12 @@
 //! atomically. `ARCHITECTURE.md` is the map of this crate.
 
 pub mod admin;
+pub mod commit;
 pub mod deployment;
+pub mod dispatch;
 pub mod effects;
 pub mod handler;
 pub mod log;
 pub mod model;
+pub mod source;
 pub mod state;

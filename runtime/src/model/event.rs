@@ -37,6 +37,12 @@ pub struct FiredTimer {
     pub generation: u64,
 }
 
+impl FiredTimer {
+    /// Generation of a timer's event that comes back as a redriven dead letter:
+    /// its timer is long consumed, and it is handled all the same.
+    pub const REDRIVEN: u64 = u64::MAX;
+}
+
 impl Event {
     /// The event's id, `<stream>:<sequence>`: stable and unique.
     pub fn id(&self) -> String {
