@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use crate::model::event::Headers;
 
+mod filter;
 pub mod jetstream;
 pub mod memory;
 
