@@ -252,7 +252,8 @@ pub async fn service(server: &Server, events: u64) -> Result<f64> {
     let start = Instant::now();
     let dispatch = async {
         for _ in 0..events {
-            let (message, _) = messages.next().await.context("the consumer ended")??.split();
+            // `split` would take the reply subject away, which the worker needs.
+            let message = messages.next().await.context("the consumer ended")??.message;
             let sequence = stream_sequence(&message)?;
             let worker = key_of(&message.subject)?
                 .bytes()
