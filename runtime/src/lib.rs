@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod effects;
 pub mod handler;
 pub mod log;
+pub mod metrics;
 pub mod model;
 pub mod source;
 pub mod state;

@@ -23,6 +23,8 @@ pub struct Queued {
     pub attempts: u32,
     /// What it takes while it waits, in bytes.
     pub bytes: usize,
+    /// The payload is not here: it has to be read at the event's `stream` and `sequence`.
+    pub by_reference: bool,
 }
 
 impl Queued {
@@ -94,6 +96,7 @@ impl Decoder {
 
     fn internal(&self, stored: Stored) -> Option<(u32, Queued)> {
         let partition: u32 = stored.subject.rsplit('.').next()?.parse().ok()?;
+        let mut by_reference = false;
         let event = if *stored.subject == *self.names.fired(partition) {
             let (key, name, generation) = self.names.parse_timer(stored.header(SCHEDULER_HEADER)?)?;
             Event {
@@ -113,6 +116,7 @@ impl Decoder {
             }
         } else {
             let (letter, data) = dead_letter::decode_redriven(&stored.data).ok()?;
+            by_reference = data.is_none();
             Event {
                 source: self.source,
                 stream: letter.stream.into(),
@@ -126,14 +130,18 @@ impl Decoder {
                     generation: FiredTimer::REDRIVEN,
                 }),
                 headers: letter.headers,
-                data,
+                data: data.unwrap_or_default(),
             }
         };
         let refused = event
             .key
             .is_empty()
             .then(|| "the redriven event has no key".to_string());
-        (partition < self.partitions).then_some((partition, Queued::new(event, refused)))
+        let queued = Queued {
+            by_reference,
+            ..Queued::new(event, refused)
+        };
+        (partition < self.partitions).then_some((partition, queued))
     }
 }
 

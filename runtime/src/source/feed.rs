@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::decode::{Decoder, Queued};
-use crate::log::{self, Reader, SharedLog, Stored};
+use crate::log::{self, SharedLog, Stored};
 use crate::model::position::Position;
 
 /// Chunks that wait in a lane's channel. Each holds one read's events of the
@@ -339,6 +339,28 @@ impl Feed {
             }
         };
         Ok(())
+    }
+
+    /// Reads the payload of an event that was redriven by reference, as long as it takes.
+    async fn fetch(&self, queued: &mut Queued) {
+        let event = &mut queued.event;
+        loop {
+            match self.log.get(&event.stream, event.sequence).await {
+                Ok(Some(stored)) => event.data = stored.data,
+                Ok(None) | Err(log::Error::NoStream(_)) => {
+                    queued.refused = Some(format!(
+                        "the payload is no longer in stream {} at {}",
+                        event.stream, event.sequence
+                    ));
+                }
+                Err(error) => {
+                    warn!(event = event.id(), %error, "the payload of a redriven event cannot be read yet");
+                    tokio::time::sleep(STOPPED_PAUSE).await;
+                    continue;
+                }
+            }
+            return;
+        }
     }
 
     /// Hands out what was read. `false`: no lane is left.
