@@ -99,6 +99,12 @@ pub async fn connect(options: ConnectOptions) -> Result<JetStream, ConnectError>
     if let Some(name) = options.name {
         client = client.name(name);
     }
+    if let Some((user, password)) = credentials(&options.url) {
+        client = match password {
+            Some(password) => client.user_and_password(user, password),
+            None => client.token(user), // as in NATS's other clients
+        };
+    }
     let servers: Vec<&str> = options.url.split(',').map(str::trim).collect();
     let client = client
         .connect(servers)
@@ -114,6 +120,37 @@ pub async fn connect(options: ConnectOptions) -> Result<JetStream, ConnectError>
             denied,
         }),
     })
+}
+
+/// User and password of the first URL, which `async-nats` parses but does not use.
+fn credentials(urls: &str) -> Option<(String, Option<String>)> {
+    let first = urls.split(',').next()?.trim();
+    let rest = first.split_once("://").map_or(first, |(_, rest)| rest);
+    let (info, _) = rest.rsplit_once('@')?;
+    Some(match info.split_once(':') {
+        Some((user, password)) => (percent_decoded(user), Some(percent_decoded(password))),
+        None => (percent_decoded(info), None),
+    })
+}
+
+/// What is no valid `%XX` stays as it is.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(decoded) if byte == b'%' => {
+                bytes.push(decoded);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Subject of `Permissions Violation for Publish to "subject"`.
@@ -196,6 +233,15 @@ mod tests {
         ] {
             assert!(check_server_version(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn credentials_in_a_url() {
+        let pair = |user: &str, password: &str| Some((user.to_owned(), Some(password.to_owned())));
+        assert_eq!(credentials("nats://u:p%40s@h:1, nats://h:2"), pair("u", "p@s"));
+        assert_eq!(credentials("u:5%@h"), pair("u", "5%"));
+        assert_eq!(credentials("nats://token@h"), Some(("token".into(), None)));
+        assert_eq!(credentials("nats://h:4222"), None);
     }
 
     #[test]

@@ -127,11 +127,17 @@ impl Store {
                 return refuse(10111, "rollup not permitted".into());
             }
             let first_of_subject = written.insert(subject);
-            if let Some(expected) = append.expected {
-                let last = self.last(subject, u64::MAX).map_or(0, |stored| stored.sequence);
-                if !first_of_subject || expected != last {
-                    return Err(AppendError::Fenced(format!("wrong last sequence: {last}")));
-                }
+            let Some(expected) = append.expected else { continue };
+            if !first_of_subject {
+                // As on a server: the batch itself is under way on that subject.
+                return Err(AppendError::Busy {
+                    code: 10164,
+                    description: "wrong last sequence".into(),
+                });
+            }
+            let last = self.last(subject, u64::MAX).map_or(0, |stored| stored.sequence);
+            if expected != last {
+                return Err(AppendError::Fenced(format!("wrong last sequence: {last}")));
             }
         }
         let full = |max: Option<i64>| {
