@@ -7,15 +7,7 @@ use crate::{exec, plugins, root, setup};
 pub fn command(arguments: &[String]) -> Result<()> {
     let server = setup::nats_server()?;
     plugins::build(&[])?;
-    let mut build = exec::cargo();
-    build.current_dir(root()).args([
-        "build",
-        "--release",
-        "--locked",
-        "--package=weir",
-        "--package=weir-bench",
-    ]);
-    exec::run(&mut build)?;
+    exec::build_programs()?;
     let mut bench = std::process::Command::new(crate::release_binary("weir-bench"));
     bench.current_dir(root()).env(setup::NATS_SERVER_VARIABLE, server);
     exec::run(bench.args(arguments))

@@ -21,15 +21,7 @@ pub fn command(arguments: &Arguments) -> Result<()> {
     let server = setup::nats_server()?;
     let flights = setup::flights()?;
     plugins::build(&["delays".into(), "rotations".into()])?;
-    let mut build = exec::cargo();
-    build.current_dir(root()).args([
-        "build",
-        "--release",
-        "--locked",
-        "--package=weir",
-        "--package=weir-demo",
-    ]);
-    exec::run(&mut build)?;
+    exec::build_programs()?;
 
     let mut demo = Command::new(release_binary("weir-demo"));
     demo.arg("--weir").arg(release_binary("weir"));

@@ -41,6 +41,14 @@ pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// Builds all programs of the workspace. All, even where one is needed: a
+/// selection would give their dependencies other features, and build them twice.
+pub fn build_programs() -> Result<()> {
+    let mut build = cargo();
+    build.current_dir(crate::root());
+    run(build.args(["build", "--workspace", "--bins", "--release", "--locked"]))
+}
+
 /// The program's file, where PATH has it.
 pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -109,7 +109,7 @@ fn server_version(binary: &Path) -> Result<Version> {
 
 /// From `nats-server: v2.15.1`. A preview of a version counts as that version.
 fn read_version(output: &str) -> Option<Version> {
-    let (_, version) = output.trim().rsplit_once('v')?;
+    let version = output.split_whitespace().last()?.strip_prefix('v')?;
     let release = version.split(['-', '+']).next()?;
     let mut numbers = release.split('.').map(|number| number.parse().ok());
     let version = (numbers.next()??, numbers.next()??, numbers.next()??);
@@ -158,7 +158,7 @@ mod tests {
             "",
             "nats-server: v2.15",
             "nats-server: v2.15.1.2",
-            "version unknown",
+            "nats-server: unknown",
         ] {
             assert_eq!(read_version(other), None, "{other}");
         }

@@ -32,11 +32,7 @@ pub fn command() -> Result<()> {
         "--deny=warnings",
     ]))?;
     // Tests start the commands that this builds.
-    let mut build = exec::cargo();
-    build
-        .current_dir(root())
-        .args(["build", "--workspace", "--bins", "--release", "--locked"]);
-    exec::run(&mut build)?;
+    exec::build_programs()?;
     let mut test = exec::cargo();
     test.current_dir(root()).env(setup::NATS_SERVER_VARIABLE, server);
     exec::run(test.args(["test", "--workspace", "--release", "--locked"]))?;
