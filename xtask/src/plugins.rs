@@ -101,13 +101,9 @@ fn copy_if_new(from: &Path, to: &Path) -> Result<()> {
         return Ok(());
     }
     let folder = to.parent().context("a component is in a folder")?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".")
-        .suffix(".new")
-        .tempfile_in(folder)?;
-    fs::write(temporary.path(), new)?;
-    temporary
-        .persist(to)
-        .with_context(|| format!("cannot write {}", to.display()))?;
+    let temporary = tempfile::tempdir_in(folder)?;
+    let whole = temporary.path().join("component");
+    fs::write(&whole, new)?;
+    fs::rename(whole, to).with_context(|| format!("cannot write {}", to.display()))?;
     Ok(())
 }

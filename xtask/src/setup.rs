@@ -51,7 +51,8 @@ pub fn command(languages: &[Language]) -> Result<()> {
 /// A nats-server that is new enough.
 pub fn nats_server() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os(NATS_SERVER_VARIABLE) {
-        let named = PathBuf::from(named);
+        // Tests run in other folders than this.
+        let named = std::path::absolute(named)?;
         let version = server_version(&named).with_context(|| format!("{NATS_SERVER_VARIABLE} is wrong"))?;
         if !new_enough(version) {
             bail!(
