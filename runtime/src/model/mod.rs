@@ -3,6 +3,7 @@
 //! * [`event::Event`]: one message as a handler sees it.
 //! * [`key`]: keys, their partition, and how they are written into subjects.
 //! * [`position::Position`]: how far a partition has read a source.
+//! * [`subject_match`]: which subjects a pattern with wildcards covers.
 //! * [`subjects`]: every name in NATS that Weir gives.
 //! * [`limits`]: every bound that more than one module needs, with its reason.
 
@@ -10,4 +11,5 @@ pub mod event;
 pub mod key;
 pub mod limits;
 pub mod position;
+pub mod subject_match;
 pub mod subjects;
