@@ -79,11 +79,25 @@ impl Host {
     /// # Errors
     /// The server is too old, the ledger could lose data, or the machine lacks something.
     pub async fn start(config: Config, status: StatusHandle) -> anyhow::Result<Host> {
-        let attempts = Attempts::new(&format!("{:032x}", rand::random::<u128>()));
         let jetstream = connect(&config, &status).await?;
         let ledger = prepare(&jetstream, &config, &status).await?;
-        let log: SharedLog = Arc::new(jetstream);
         let deployed = load(&config);
+        Host::start_on(Arc::new(jetstream), ledger, deployed, &config, status).await
+    }
+
+    /// Starts `deployed` handlers on a log and a ledger that are ready.
+    ///
+    /// # Errors
+    /// The machine lacks something. A handler that is refused is no error: the
+    /// others go on, and `status` has the reason.
+    pub async fn start_on(
+        log: SharedLog,
+        ledger: Ledger,
+        deployed: Vec<Deployed>,
+        config: &Config,
+        status: StatusHandle,
+    ) -> anyhow::Result<Host> {
+        let attempts = Attempts::new(&format!("{:032x}", rand::random::<u128>()));
         let lanes: u32 = deployed.iter().map(|d| d.manifest.partitions).sum();
         let engine = Engine::new(lanes + SPARE_INSTANCES).context("starting the WebAssembly engine")?;
         let executor = Executor::start(config.host.threads).context("starting the execution threads")?;
@@ -103,7 +117,7 @@ impl Host {
                 Ok(program) => program,
                 Err(error) => {
                     error!(handler = name, "refused: {error:#}");
-                    status.refuse(&name, format!("{error:#}"));
+                    status.not_ready(&format!("handler {name}"), format!("refused: {error:#}"));
                     continue;
                 }
             };
@@ -220,9 +234,9 @@ async fn connect(config: &Config, status: &StatusHandle) -> anyhow::Result<JetSt
     let url = config.nats.url_shown();
     status.not_ready("nats", format!("waiting for NATS at {url}"));
     let jetstream = jetstream::connect(config.nats.options(&format!("weir {}", config.host.name))).await?;
-    if tokio::time::timeout(START_PAUSE, jetstream.wait_connected()).await.is_err() {
+    if !jetstream.wait_connected(START_PAUSE).await {
         warn!(url, "NATS does not answer; waiting for it");
-        jetstream.wait_connected().await;
+        while !jetstream.wait_connected(START_PAUSE).await {}
     }
     let version = jetstream.server_version().unwrap_or_default();
     jetstream::check_server_version(&version).map_err(anyhow::Error::msg)?;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// Name and value of each header, in the order of the message.
+/// Name and value of each header. Sorted by name where they were read from a
+/// stream, so that a handler sees the same order each time.
 pub type Headers = Vec<(String, String)>;
 
 /// One message of a source, decoded: what a handler is called with.
