@@ -5,6 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio::sync::oneshot;
 
+use crate::handler::THREAD_STACK_BYTES_MIN;
+
+/// Guest code runs on the thread's own stack, and so do the host functions that
+/// it calls.
+const THREAD_STACK_BYTES: usize = THREAD_STACK_BYTES_MIN + 1024 * 1024;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs jobs on a fixed number of threads, first come, first served. The queue
@@ -25,6 +31,7 @@ impl Executor {
             let receiver = receiver.clone();
             std::thread::Builder::new()
                 .name(format!("weir-exec-{n}"))
+                .stack_size(THREAD_STACK_BYTES)
                 .spawn(move || {
                     for job in receiver {
                         // A panic here is a broken invariant of ours. The job's reply is

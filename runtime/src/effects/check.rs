@@ -91,9 +91,7 @@ pub enum Violation {
         "effects of {bytes} bytes, the handler's limit is {max} (effects_bytes in [limits] of handler.toml)"
     )]
     Effects { bytes: usize, max: usize },
-    #[error(
-        "more than {max} bytes logged by one invocation (log_bytes in [limits] of handler.toml)"
-    )]
+    #[error("more than {max} bytes logged by one invocation (log_bytes in [limits] of handler.toml)")]
     Log { max: usize },
     #[error("asked for {bytes} random bytes at once, the limit is {max}")]
     Random { bytes: u64, max: u64 },
@@ -344,7 +342,10 @@ mod tests {
         assert_eq!(allowed("stats.carrier.UA", &emit, &ledger), Ok(()));
         assert_eq!(allowed("alerts.delay", &emit, &ledger), Ok(()));
         let sentence = allowed("alerts.delay.x", &emit, &ledger).unwrap_err().to_string();
-        assert!(sentence.contains("\"alerts.delay.x\"") && sentence.contains("stats.>, alerts.*"), "{sentence}");
+        assert!(
+            sentence.contains("\"alerts.delay.x\"") && sentence.contains("stats.>, alerts.*"),
+            "{sentence}"
+        );
         let sentence = allowed("stats.other", &emit, &ledger).unwrap_err().to_string();
         assert!(sentence.contains("not a subject of the ledger"), "{sentence}");
         let sentence = allowed("a", &[], &ledger).unwrap_err().to_string();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::Store;
 
 use super::bindings::Handler;
-use super::bindings::weir::handler::types::{EventParam, Failure, HeaderParam};
+use super::bindings::weir::handler::types::{Event as EventParam, Failure, HeaderParam};
 use super::fault::clip;
 use super::host::Host;
 use super::{Engine, Fault, Program};

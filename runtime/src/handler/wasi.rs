@@ -89,7 +89,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     insecure::add_to_linker::<_, HasWasi>(linker, wasi)?;
     insecure_seed::add_to_linker::<_, HasWasi>(linker, wasi)?;
 
-    cli::exit::add_to_linker::<_, WasiCli>(linker, &Default::default(), Host::cli)?;
+    cli::exit::add_to_linker::<_, WasiCli>(linker, Host::cli)?;
     cli::environment::add_to_linker::<_, WasiCli>(linker, Host::cli)?;
     cli::stdin::add_to_linker::<_, WasiCli>(linker, Host::cli)?;
     cli::stdout::add_to_linker::<_, WasiCli>(linker, Host::cli)?;
@@ -103,11 +103,14 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     filesystem::preopens::add_to_linker::<_, WasiFilesystem>(linker, Host::filesystem)?;
     sync::filesystem::types::add_to_linker::<_, WasiFilesystem>(linker, Host::filesystem)?;
 
-    let table = |host: &mut Host| -> &mut ResourceTable { &mut wasi(host).table };
     sync::io::error::add_to_linker::<_, HasTable>(linker, table)?;
     sync::io::poll::add_to_linker::<_, HasTable>(linker, table)?;
     sync::io::streams::add_to_linker::<_, HasTable>(linker, table)?;
     Ok(())
+}
+
+fn table(host: &mut Host) -> &mut ResourceTable {
+    &mut wasi(host).table
 }
 
 /// Whether an interface (without its version) is linked for guests.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::deployment::manifest::KeyFrom;
-use crate::effects::dead_letter;
+use crate::effects::dead_letter::{self, Body};
 use crate::log::Stored;
 use crate::model::event::{Event, FiredTimer};
 use crate::model::key::partition;
@@ -35,6 +35,7 @@ impl Queued {
             refused,
             attempts: 0,
             bytes,
+            by_reference: false,
         }
     }
 }
@@ -116,7 +117,7 @@ impl Decoder {
             }
         } else {
             let (letter, data) = dead_letter::decode_redriven(&stored.data).ok()?;
-            by_reference = data.is_none();
+            by_reference = letter.body == Body::Reference && data.is_empty();
             Event {
                 source: self.source,
                 stream: letter.stream.into(),
@@ -130,7 +131,7 @@ impl Decoder {
                     generation: FiredTimer::REDRIVEN,
                 }),
                 headers: letter.headers,
-                data: data.unwrap_or_default(),
+                data,
             }
         };
         let refused = event

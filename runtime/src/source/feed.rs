@@ -374,7 +374,7 @@ impl Feed {
         let mut chunks: BTreeMap<u32, Vec<Queued>> = BTreeMap::new();
         for stored in messages.drain(..) {
             let sequence = stored.sequence;
-            let Some((partition, queued)) = self.decoder.decode(stored) else {
+            let Some((partition, mut queued)) = self.decoder.decode(stored) else {
                 continue;
             };
             if self
@@ -382,6 +382,9 @@ impl Feed {
                 .get(&partition)
                 .is_some_and(|lane| lane.next.is_some_and(|next| sequence >= next))
             {
+                if queued.by_reference {
+                    self.fetch(&mut queued).await;
+                }
                 chunks.entry(partition).or_default().push(queued);
             }
         }
