@@ -22,7 +22,7 @@ use crate::commit::committer::{Attempts, Committer};
 use crate::config::Config;
 use crate::deployment::manifest::InstanceMode;
 use crate::deployment::plugins::{self, Deployed};
-use crate::dispatch::context::{Budget, Counters, HandlerContext, LaneStatus, State};
+use crate::dispatch::context::{Budget, Counters, HandlerContext, LaneStatus, State, source_names};
 use crate::dispatch::executor::Executor;
 use crate::dispatch::lane::Lane;
 use crate::handler::{Engine, Program, ProgramSettings};
@@ -117,14 +117,21 @@ impl Host {
                 Ok(program) => program,
                 Err(error) => {
                     error!(handler = name, "refused: {error:#}");
-                    status.not_ready(&format!("handler {name}"), format!("refused: {error:#}"));
+                    status.set_not_ready(&format!("handler {name}"), format!("refused: {error:#}"));
                     continue;
                 }
             };
             let names = HandlerNames::new(&ledger.name, &name, FIRST_GENERATION);
             let manifest = deployed.manifest;
             let partitions = manifest.partitions;
-            info!(handler = name, version = manifest.version, digest = deployed.digest, partitions, "starting");
+            let sources: Vec<&str> = source_names(&manifest).collect();
+            info!(
+                handler = name,
+                version = manifest.version,
+                digest = deployed.digest,
+                partitions,
+                "starting"
+            );
             let context = Arc::new(HandlerContext {
                 digest: deployed.digest,
                 program,
@@ -134,7 +141,7 @@ impl Host {
                 committer: committer.clone(),
                 executor: executor.clone(),
                 starts: Starts::new(log.clone(), names),
-                metrics: HandlerMetrics::new(&name, partitions),
+                metrics: HandlerMetrics::new(&name, partitions, &sources),
                 counters: Counters::default(),
                 budget: Budget::share(WAITING_BYTES, CELL_BYTES, lanes as usize),
                 ledger_created: ledger.created,
@@ -153,8 +160,9 @@ impl Host {
         let manifest = &context.manifest;
         let partitions = manifest.partitions;
         let sources = manifest.sources.len() + 1;
-        let (senders, receivers): (Vec<_>, Vec<_>) =
-            (0..partitions).map(|_| mpsc::channel(CHUNKS_MAX * sources)).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..partitions)
+            .map(|_| mpsc::channel(CHUNKS_MAX * sources))
+            .unzip();
         let decoder = |source: usize, stream: &str, key| Decoder {
             source: source as u16,
             stream: stream.into(),
@@ -164,7 +172,10 @@ impl Host {
         };
         let internal = vec![context.names.fired_all(), context.names.redriven_all()];
         let external = manifest.sources.iter().enumerate().map(|(n, source)| {
-            (source.subjects.clone(), decoder(n, &source.stream, Some(manifest.key.clone())))
+            (
+                source.subjects.clone(),
+                decoder(n, &source.stream, Some(manifest.key.clone())),
+            )
         });
         let all = external.chain([(internal, decoder(sources - 1, &context.names.ledger, None))]);
         let feeds: Vec<FeedHandle> = all
@@ -232,7 +243,7 @@ impl Host {
 
 async fn connect(config: &Config, status: &StatusHandle) -> anyhow::Result<JetStream> {
     let url = config.nats.url_shown();
-    status.not_ready("nats", format!("waiting for NATS at {url}"));
+    status.set_not_ready("nats", format!("waiting for NATS at {url}"));
     let jetstream = jetstream::connect(config.nats.options(&format!("weir {}", config.host.name))).await?;
     if !jetstream.wait_connected(START_PAUSE).await {
         warn!(url, "NATS does not answer; waiting for it");
@@ -248,12 +259,12 @@ async fn prepare(log: &dyn Log, config: &Config, status: &StatusHandle) -> anyho
     loop {
         match ledger::ensure(log, &config.ledger).await {
             Ok(ledger) => {
-                status.ready("nats");
+                status.clear("nats");
                 return Ok(ledger);
             }
             Err(ledger::Error::Log(log::Error::Unavailable(reason))) => {
                 warn!(reason, "JetStream does not answer; waiting for it");
-                status.not_ready("nats", format!("waiting for JetStream: {reason}"));
+                status.set_not_ready("nats", format!("waiting for JetStream: {reason}"));
                 tokio::time::sleep(START_PAUSE).await;
             }
             Err(error) => return Err(error).context(format!("ledger {}", config.ledger.name)),
@@ -263,7 +274,9 @@ async fn prepare(log: &dyn Log, config: &Config, status: &StatusHandle) -> anyho
 
 /// The handlers of the plugins folder that can be read; the others are reported.
 fn load(config: &Config) -> Vec<Deployed> {
-    let Some(folder) = &config.host.plugins else { return Vec::new() };
+    let Some(folder) = &config.host.plugins else {
+        return Vec::new();
+    };
     let found = plugins::load_folder(folder).into_iter();
     found
         .filter_map(|deployed| deployed.inspect_err(|error| error!("refused: {error}")).ok())
@@ -286,8 +299,14 @@ async fn compile(
         );
     }
     for source in manifest.sources.iter().filter(|s| s.stream == ledger.name) {
-        if let Some(subject) = source.subjects.iter().find(|s| s.starts_with('*') || s.starts_with('>')) {
-            bail!("source subject `{subject}` would read the ledger's own records: begin it with a literal token");
+        if let Some(subject) = source
+            .subjects
+            .iter()
+            .find(|s| s.starts_with('*') || s.starts_with('>'))
+        {
+            bail!(
+                "source subject `{subject}` would read the ledger's own records: begin it with a literal token"
+            );
         }
     }
     let settings = ProgramSettings {
@@ -329,7 +348,7 @@ impl Report {
             tokio::select! {
                 _ = every.tick() => {}
                 _ = self.drain.wait_for(|drain| *drain) => {
-                    status.not_ready("drain", "draining".into());
+                    status.set_not_ready("host", "draining");
                     return;
                 }
             }
@@ -338,9 +357,12 @@ impl Report {
                 incarnation: self.incarnation.clone(),
                 weir_version: env!("CARGO_PKG_VERSION").into(),
                 http: status.http(),
-                time_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+                time_ms: SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |d| d.as_millis() as u64),
                 handlers: self.handlers.iter_mut().map(Reporter::status).collect(),
             };
+            crate::metrics::connected(self.log.connected());
             self.readiness(&host, &status);
             let message = Append {
                 subject: host_key(&self.ledger, &self.host),
@@ -360,19 +382,28 @@ impl Report {
 
     fn readiness(&self, host: &HostStatus, status: &StatusHandle) {
         match self.log.connected() {
-            true => status.ready("nats"),
-            false => status.not_ready("nats", "the connection to NATS is lost; reconnecting".into()),
+            true => status.clear("nats"),
+            false => status.set_not_ready("nats", "the connection to NATS is lost; reconnecting"),
         }
         for handler in &host.handlers {
-            let stopped = handler.partitions.iter().find(|p| p.state == State::Stopped.as_str());
+            let stopped = handler
+                .partitions
+                .iter()
+                .find(|p| p.state == State::Stopped.as_str());
             let source = handler.stopped_sources.first();
             let reason = stopped
-                .map(|p| format!("partition {} is stopped: {}", p.partition, p.reason.as_deref().unwrap_or("?")))
+                .map(|p| {
+                    format!(
+                        "partition {} is stopped: {}",
+                        p.partition,
+                        p.reason.as_deref().unwrap_or("?")
+                    )
+                })
                 .or(source.map(|reason| format!("a source is stopped: {reason}")));
             let key = format!("handler {}", handler.name);
             match reason {
-                Some(reason) => status.not_ready(&key, reason),
-                None => status.ready(&key),
+                Some(reason) => status.set_not_ready(&key, reason),
+                None => status.clear(&key),
             }
         }
     }
@@ -394,23 +425,34 @@ impl Reporter {
             let waiting = lane.waiting.load(Ordering::Relaxed);
             context.metrics.lag(partition, waiting);
             let record = lane.record.load(Ordering::Relaxed);
-            partitions.push(PartitionStatus { partition, state: state.as_str().into(), reason, waiting, record });
+            partitions.push(PartitionStatus {
+                partition,
+                state: state.as_str().into(),
+                reason,
+                waiting,
+                record,
+            });
         }
         let mut unread = 0;
         let mut stopped_sources = Vec::new();
-        for (name, progress) in context.source_names().zip(&self.progress) {
+        for (source, progress) in self.progress.iter().enumerate() {
             let progress = progress.get();
-            context.metrics.unread(name, progress.unread);
+            context.metrics.unread(source, progress.unread);
             unread += progress.unread;
             stopped_sources.extend(progress.stopped);
         }
+        context.metrics.sources_stopped(stopped_sources.len());
         HandlerStatus {
             name: context.manifest.name.clone(),
             version: context.manifest.version.clone(),
             digest: context.digest.clone(),
             partitions,
             unread,
-            rate: if seconds > 0.1 { (events - before) as f64 / seconds } else { 0.0 },
+            rate: if seconds > 0.1 {
+                (events - before) as f64 / seconds
+            } else {
+                0.0
+            },
             errors: context.counters.errors.load(Ordering::Relaxed),
             dead_letters: context.counters.dead_letters.load(Ordering::Relaxed),
             stopped_sources,

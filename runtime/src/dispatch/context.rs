@@ -40,14 +40,19 @@ pub struct HandlerContext {
 /// the internal one.
 pub const INTERNAL_SOURCE: &str = "$WEIR";
 
+/// Names of all sources of a handler, in the order of their indices.
+pub fn source_names(manifest: &Manifest) -> impl Iterator<Item = &str> {
+    manifest
+        .sources
+        .iter()
+        .map(|s| s.stream.as_str())
+        .chain([INTERNAL_SOURCE])
+}
+
 impl HandlerContext {
     /// Names of all sources, in the order of their indices.
     pub fn source_names(&self) -> impl Iterator<Item = &str> {
-        self.manifest
-            .sources
-            .iter()
-            .map(|s| s.stream.as_str())
-            .chain([INTERNAL_SOURCE])
+        source_names(&self.manifest)
     }
 
     pub fn lane(&self, partition: u32) -> &LaneStatus {

@@ -578,7 +578,8 @@ impl<'a> Term<'a> {
             .fetch_add(flight.dead_letters, Ordering::Relaxed);
         context
             .metrics
-            .committed(flight.events, flight.dead_letters, flight.since.elapsed());
+            .committed(flight.events, 1, flight.since.elapsed());
+        context.metrics.dead_lettered(flight.dead_letters);
         Ok(())
     }
 
