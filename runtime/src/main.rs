@@ -1,13 +1,33 @@
 use clap::Parser;
 use weir::config::{HostOptions, LedgerOptions, Options};
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
-struct A { #[command(subcommand)] c: C }
+struct A {
+    #[command(subcommand)]
+    c: C,
+}
 #[derive(clap::Subcommand)]
-enum C { Run { #[command(flatten)] o: Options, #[command(flatten)] l: LedgerOptions, #[command(flatten)] h: HostOptions } }
+enum C {
+    Run {
+        #[command(flatten)]
+        o: Options,
+        #[command(flatten)]
+        l: LedgerOptions,
+        #[command(flatten)]
+        h: HostOptions,
+    },
+}
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let A { c: C::Run { o, l, h } } = A::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or("info".into())).init();
+    let A {
+        c: C::Run { o, l, h },
+    } = A::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or("info".into()))
+        .init();
     let config = o.host(&l, &h)?;
     let status = weir::admin::status::StatusHandle::new();
     let metrics = weir::metrics::start()?;

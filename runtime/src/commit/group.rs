@@ -7,10 +7,11 @@
 //!   subject can therefore not stand twice in a batch (rule 5).
 //! * Emitted events keep their order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustc_hash::FxHashMap;
 
 use super::record::{Blob, CellDelta, KeyDelta, TimerEntry};
 use crate::effects::{Effects, TimerSet};
@@ -38,7 +39,7 @@ pub struct Group {
     pub message_bytes: usize,
     messages: Vec<Append>,
     keys: Vec<KeyDelta>,
-    index: HashMap<Arc<str>, usize>,
+    index: FxHashMap<Arc<str>, usize>,
     timers: BTreeMap<(Arc<str>, Box<str>), TimerChange>,
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info};
 
 use super::context::HandlerContext;
+use super::tenure::Tenure;
 use crate::commit::group::Group;
 use crate::deployment::manifest::InstanceMode;
 use crate::effects::dead_letter::{self, Body, DeadLetter};
@@ -24,6 +25,7 @@ use crate::model::event::{Event, FiredTimer};
 use crate::model::limits::{BATCH_HEADER_BYTES, BATCH_MESSAGES_MAX};
 use crate::model::position::Position;
 use crate::source::decode::Queued;
+use crate::state::KeyState;
 use crate::state::cells::Cells;
 
 /// Events of one group: what the design measured as enough to hide the cost of
@@ -65,6 +67,8 @@ pub struct Workspace {
     pub group: Group,
     /// Its number; keys written are pinned until a checkpoint of that group.
     pub number: u64,
+    /// The state bucket had nothing of the partition when it was taken over.
+    pub blank: bool,
     /// Fewer than [`GROUP_EVENTS_MAX`] after the server found a batch too large.
     pub group_events_max: u64,
 }
@@ -72,8 +76,10 @@ pub struct Workspace {
 /// Why a run ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// No event is left, or the next one's key is not loaded.
+    /// No event is left.
     Waiting,
+    /// The next event's key is not in memory.
+    Missing,
     /// The group takes no more, or time is up.
     Full,
     /// The first event is to be tried again after a while.
@@ -82,18 +88,14 @@ pub enum Ended {
 
 impl Workspace {
     /// The workspace of a partition just taken over: no instance and no key in memory.
-    pub fn new(
-        positions: Vec<Position>,
-        clock: u64,
-        timer_generation: u64,
-        group_events_max: u64,
-    ) -> Workspace {
+    pub fn new(tenure: &Tenure, group_events_max: u64) -> Workspace {
         Workspace {
             instance: None,
             cells: Cells::default(),
-            clock,
-            timer_generation,
-            positions,
+            clock: tenure.clock,
+            timer_generation: tenure.timer_generation,
+            positions: tenure.positions.clone(),
+            blank: tenure.blank,
             events: VecDeque::new(),
             waiting_bytes: 0,
             group: Group::default(),
@@ -119,9 +121,14 @@ impl Workspace {
             if self.full() || Instant::now() >= until {
                 return Ended::Full;
             }
-            let event = &queued.event;
-            if queued.refused.is_none() && !self.cells.contains(&event.key) {
-                return Ended::Waiting;
+            let key = &queued.event.key;
+            if queued.refused.is_none() && !self.cells.contains(key) {
+                // A partition that begins here, and of which nothing was evicted,
+                // has all its keys in memory.
+                if !self.blank || self.cells.evicted() > 0 {
+                    return Ended::Missing;
+                }
+                self.cells.insert(key.clone(), KeyState::default(), 0);
             }
             let Some(mut queued) = self.events.pop_front() else {
                 break;
@@ -212,7 +219,7 @@ impl Workspace {
                             group.apply(key, &id, effects, state, generation, context.event_ttl_s);
                         });
                     } else {
-                        let unchanged = &mut crate::state::KeyState::default();
+                        let unchanged = &mut KeyState::default();
                         group.apply(key, &id, effects, unchanged, generation, context.event_ttl_s);
                     }
                     return Step::Done;
@@ -366,7 +373,7 @@ enum Step {
 /// Distinct keys of waiting events that are not in memory, in the order they
 /// are needed, at most `max`.
 pub fn missing_keys(events: &VecDeque<Queued>, cells: &Cells, max: usize) -> Vec<Arc<str>> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = rustc_hash::FxHashSet::default();
     let mut missing = Vec::new();
     for queued in events.iter().take(GROUP_EVENTS_MAX as usize) {
         let key = &queued.event.key;

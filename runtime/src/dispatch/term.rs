@@ -107,6 +107,8 @@ pub struct Term<'a> {
     accepted: Vec<Position>,
     /// Per source: highest offset handed to the workspace.
     handed: Vec<Position>,
+    /// The next run begins with loading the keys it needs.
+    load_first: bool,
     /// What the feeds sent was dropped for want of room; they are asked again later.
     shed: bool,
     retry_at: Option<Instant>,
@@ -163,12 +165,7 @@ enum Happened {
 impl<'a> Term<'a> {
     pub fn new(lane: &'a mut Lane, tenure: Tenure, group_events_max: u64) -> Term<'a> {
         let (context, partition) = (lane.context.clone(), lane.partition);
-        let workspace = Workspace::new(
-            tenure.positions.clone(),
-            tenure.clock,
-            tenure.timer_generation,
-            group_events_max,
-        );
+        let workspace = Workspace::new(&tenure, group_events_max);
         lane.ask(&tenure.positions);
         let now = Instant::now();
         context
@@ -188,6 +185,7 @@ impl<'a> Term<'a> {
             workspace_events: 0,
             accepted: tenure.positions.clone(),
             handed: tenure.positions.clone(),
+            load_first: false,
             shed: false,
             retry_at: None,
             committed: 1,
@@ -372,19 +370,17 @@ impl<'a> Term<'a> {
         self.pending_bytes = 0;
         self.workspace_bytes = workspace.waiting_bytes;
         self.workspace_events = workspace.events.len();
-        let missing = missing_keys(&workspace.events, &workspace.cells, LOAD_KEYS_MAX);
+        let missing = match std::mem::take(&mut self.load_first) {
+            true => missing_keys(&workspace.events, &workspace.cells, LOAD_KEYS_MAX),
+            false => Vec::new(),
+        };
         let overlays = missing
             .iter()
             .filter_map(|key| Some((key.clone(), self.uncheckpointed(key)?)))
             .collect();
-        let known_empty = self.tenure.blank && workspace.cells.evicted() == 0;
         let (context, partition, at_least) = (self.context.clone(), self.partition, self.tenure.meta);
         let result = async move {
-            if known_empty {
-                for key in missing {
-                    workspace.cells.insert(key, Default::default(), 0);
-                }
-            } else if !missing.is_empty() {
+            if !missing.is_empty() {
                 fill(&context, partition, &mut workspace, missing, overlays, at_least).await?;
             }
             let executor = context.executor.clone();
@@ -437,6 +433,7 @@ impl<'a> Term<'a> {
             .cache(self.partition, workspace.cells.bytes());
         self.workspace_bytes = workspace.waiting_bytes;
         self.workspace_events = workspace.events.len();
+        self.load_first = ended == Ended::Missing;
         if let Ended::Retry { reason } = ended {
             let attempts = workspace
                 .events

@@ -1,5 +1,6 @@
 //! From a stored message to an event with its key and partition. Pure.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::deployment::manifest::KeyFrom;
@@ -76,9 +77,9 @@ impl Decoder {
         };
         // Without a key, the subject decides who dead-letters the event.
         let partition = partition(key.as_deref().unwrap_or(&stored.subject), self.partitions);
-        let (key, refused) = match key {
-            Ok(key) => (key, None),
-            Err(reason) => (String::new(), Some(reason)),
+        let (key, refused): (Arc<str>, _) = match key {
+            Ok(key) => ((*key).into(), None),
+            Err(reason) => ("".into(), Some(reason)),
         };
         let event = Event {
             source: self.source,
@@ -86,7 +87,7 @@ impl Decoder {
             sequence: stored.sequence,
             offset: stored.sequence,
             subject: stored.subject,
-            key: key.into(),
+            key,
             time: stored.time,
             timer: None,
             headers: stored.headers,
@@ -146,26 +147,26 @@ impl Decoder {
     }
 }
 
-fn key(rule: &KeyFrom, stored: &Stored) -> Result<String, String> {
+fn key<'a>(rule: &KeyFrom, stored: &'a Stored) -> Result<Cow<'a, str>, String> {
     match rule {
-        KeyFrom::Subject => Ok(stored.subject.to_string()),
+        KeyFrom::Subject => Ok(Cow::Borrowed(&stored.subject)),
         KeyFrom::Header(name) => stored
             .header(name)
-            .map(String::from)
+            .map(Cow::Borrowed)
             .ok_or_else(|| format!("the event has no header `{name}`")),
         KeyFrom::SubjectToken(n) => stored
             .subject
             .split('.')
             .nth(n - 1)
-            .map(String::from)
+            .map(Cow::Borrowed)
             .ok_or_else(|| format!("the subject {} has no token {n}", stored.subject)),
         KeyFrom::Json(pointer) => {
             let value: serde_json::Value = serde_json::from_slice(&stored.data)
                 .map_err(|e| format!("the payload is not JSON, which the key `{pointer}` needs: {e}"))?;
             match value.pointer(pointer) {
-                Some(serde_json::Value::String(text)) => Ok(text.clone()),
-                Some(serde_json::Value::Number(number)) => Ok(number.to_string()),
-                Some(serde_json::Value::Bool(truth)) => Ok(truth.to_string()),
+                Some(serde_json::Value::String(text)) => Ok(Cow::Owned(text.clone())),
+                Some(serde_json::Value::Number(number)) => Ok(Cow::Owned(number.to_string())),
+                Some(serde_json::Value::Bool(truth)) => Ok(Cow::Owned(truth.to_string())),
                 Some(serde_json::Value::Null) => {
                     Err(format!("the payload's `{pointer}` is null, and it is the key"))
                 }

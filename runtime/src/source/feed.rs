@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use super::decode::{Decoder, Queued};
-use crate::log::{self, SharedLog, Stored};
+use crate::log::{self, Reader, SharedLog, Stored};
 use crate::model::position::Position;
 
 /// Chunks that wait in a lane's channel. Each holds one read's events of the
@@ -37,6 +37,13 @@ const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 /// How long more lanes are waited for before the reader is placed: at start all
 /// of them ask within a moment, and each may ask for an earlier sequence.
 const GATHER: Duration = Duration::from_millis(30);
+
+/// Messages that are gathered before they are handed out, while more are known
+/// to be on their way: each hand-out wakes every lane that has events in it.
+const HAND_OUT_MESSAGES: usize = 4_000;
+
+/// How long they are gathered at the most.
+const HAND_OUT_WAIT: Duration = Duration::from_millis(4);
 
 /// What a lane receives.
 #[derive(Debug)]
@@ -120,6 +127,23 @@ pub struct Feed {
     created: u64,
     /// Sequence of the last message read, and when it was stored.
     at: Position,
+}
+
+/// Reads on while the server says that there is more, so that under load lanes
+/// get their events by the hundred. A message that comes alone is not held back.
+async fn gather(
+    reader: &mut dyn Reader,
+    messages: &mut Vec<Stored>,
+    mut unread: u64,
+) -> Result<u64, log::Error> {
+    let deadline = tokio::time::Instant::now() + HAND_OUT_WAIT;
+    while unread > 0 && messages.len() < HAND_OUT_MESSAGES {
+        match tokio::time::timeout_at(deadline, reader.next(messages)).await {
+            Ok(read) => unread = read?,
+            Err(_) => break,
+        }
+    }
+    Ok(unread)
 }
 
 enum Stop {
@@ -274,6 +298,11 @@ impl Feed {
                     }
                     Err(error) => return Stop::Unusable(error.to_string()),
                 },
+            };
+            let unread = match gather(&mut *reader, &mut messages, unread).await {
+                Ok(unread) => unread,
+                // What was read is good; the next call says what is wrong.
+                Err(_) => unread,
             };
             if !self.distribute(&mut messages).await {
                 return Stop::Ended;

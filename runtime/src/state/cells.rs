@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use lru::LruCache;
+use rustc_hash::FxBuildHasher;
 
 use super::KeyState;
 
@@ -27,7 +28,7 @@ const PINNED_SKIPPED_MAX: usize = 64;
 
 #[derive(Debug)]
 pub struct Cells {
-    keys: LruCache<Arc<str>, Entry>,
+    keys: LruCache<Arc<str>, Entry, FxBuildHasher>,
     bytes: usize,
     evicted: u64,
 }
@@ -43,7 +44,7 @@ struct Entry {
 impl Default for Cells {
     fn default() -> Self {
         Cells {
-            keys: LruCache::unbounded(),
+            keys: LruCache::unbounded_with_hasher(FxBuildHasher),
             bytes: 0,
             evicted: 0,
         }

@@ -2,24 +2,24 @@
 //!
 //! Repeated writes of a cell coalesce: only the last value is checkpointed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustc_hash::FxHashMap;
 
 use crate::commit::record::{KeyDelta, TimerEntry};
 
 /// Committed changes since the last checkpoint.
 #[derive(Debug, Default)]
 pub struct Dirty {
-    keys: HashMap<Arc<str>, DirtyKey>,
+    keys: FxHashMap<Arc<str>, DirtyKey>,
     bytes: usize,
 }
 
 /// Last committed value of each changed cell of a key.
 #[derive(Debug, Clone, Default)]
 pub struct DirtyKey {
-    pub cells: HashMap<Box<str>, Option<Bytes>>,
+    pub cells: FxHashMap<Box<str>, Option<Bytes>>,
     pub timers: Option<Vec<TimerEntry>>,
     /// Ledger sequence of the last commit that changed the key.
     pub record: u64,
