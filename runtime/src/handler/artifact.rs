@@ -54,7 +54,7 @@ pub enum Refusal {
     UnknownImport { import: String },
     #[error("imports {import}, this host has {WIT_PACKAGE}@{WIT_VERSION}; build the handler against that, or upgrade the host")]
     OtherVersion { import: String },
-    #[error("exports no function `handle`{}; build it for the world {WIT_PACKAGE}/handler@{WIT_VERSION}", nearest(.nearest))]
+    #[error("exports no function `handle`{}; build it for the world {WIT_PACKAGE}/handler@{WIT_VERSION}", nearest_export(.nearest))]
     NoHandle {
         /// The export whose name is most like it.
         nearest: Option<String>,
@@ -65,7 +65,7 @@ pub enum Refusal {
     Compile { detail: String },
 }
 
-fn nearest(export: &Option<String>) -> String {
+fn nearest_export(export: &Option<String>) -> String {
     match export {
         Some(export) => format!(" (the nearest export is {export:?})"),
         None => " (it exports nothing)".into(),

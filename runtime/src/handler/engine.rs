@@ -64,11 +64,10 @@ impl Engine {
             .wasm_backtrace_max_frames(BACKTRACE_FRAMES_MAX.try_into().ok())
             .cranelift_nan_canonicalization(true)
             .relaxed_simd_deterministic(true)
-            .wasm_threads(false)
             .wasm_memory64(false)
             // Costs 45 % of a call where a dependency turns the feature on.
             .concurrency_support(false);
-        let wasmtime = wasmtime::Engine::new(&config).with_context(|| {
+        let wasmtime = wasmtime::Engine::new(&config).map_err(anyhow::Error::from).with_context(|| {
             format!("cannot set up the Wasm engine for {instances_max} instances; allow more address space (ulimit -v) or run fewer partitions on this host")
         })?;
         let mut linker = Linker::new(&wasmtime);
