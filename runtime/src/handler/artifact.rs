@@ -28,9 +28,13 @@ pub enum Refusal {
     Empty,
     #[error("not WebAssembly: the file begins with {begins}; give the .wasm file that the compiler wrote")]
     NotWasm { begins: String },
-    #[error("a text file, not WebAssembly; if it is the text format, turn it into binary with `wasm-tools parse`")]
+    #[error(
+        "a text file, not WebAssembly; if it is the text format, turn it into binary with `wasm-tools parse`"
+    )]
     Text,
-    #[error("the file ends too early ({bytes} bytes); it was not copied or written whole, build or copy it again")]
+    #[error(
+        "the file ends too early ({bytes} bytes); it was not copied or written whole, build or copy it again"
+    )]
     Truncated { bytes: usize },
     #[error("the file is damaged or made by an unknown version of the tools: {detail}; build it again")]
     Invalid { detail: String },
@@ -46,22 +50,30 @@ pub enum Refusal {
         "a core module that imports {PREVIEW1} ({function}); build it for a target without WASI 0.1 (Rust: wasm32-unknown-unknown or wasm32-wasip2), or make it a component with an adapter (`wasm-tools component new --adapt`)"
     )]
     Preview1 { function: String },
-    #[error("the core module cannot be made a component: {detail}; build it again with bindings of {WIT_PACKAGE}@{WIT_VERSION}")]
+    #[error(
+        "the core module cannot be made a component: {detail}; build it again with bindings of {WIT_PACKAGE}@{WIT_VERSION}"
+    )]
     Encode { detail: String },
     #[error(
         "imports {import}, which handlers do not have (no network, no files, nothing but {WIT_PACKAGE}@{WIT_VERSION} and WASI 0.2 io, clocks, random, cli and filesystem); build it without what needs that"
     )]
     UnknownImport { import: String },
-    #[error("imports {import}, this host has {WIT_PACKAGE}@{WIT_VERSION}; build the handler against that, or upgrade the host")]
+    #[error(
+        "imports {import}, this host has {WIT_PACKAGE}@{WIT_VERSION}; build the handler against that, or upgrade the host"
+    )]
     OtherVersion { import: String },
     #[error("exports no function `handle`{}; build it for the world {WIT_PACKAGE}/handler@{WIT_VERSION}", nearest_export(.nearest))]
     NoHandle {
         /// The export whose name is most like it.
         nearest: Option<String>,
     },
-    #[error("does not fit the world {WIT_PACKAGE}/handler@{WIT_VERSION}: {detail}; build it again with current bindings")]
+    #[error(
+        "does not fit the world {WIT_PACKAGE}/handler@{WIT_VERSION}: {detail}; build it again with current bindings"
+    )]
     Mismatch { detail: String },
-    #[error("cannot be compiled: {detail}; leave out the feature it names, or report it if the file is ordinary")]
+    #[error(
+        "cannot be compiled: {detail}; leave out the feature it names, or report it if the file is ordinary"
+    )]
     Compile { detail: String },
 }
 
@@ -103,7 +115,11 @@ pub fn inspect(engine: &Engine, wasm: &[u8]) -> Inspection {
     if let Ok(component) = component_bytes(wasm).and_then(|bytes| compile(engine, &bytes)) {
         (imports, exports) = interface(engine, &component);
     } else if let Ok(outline) = Outline::read(wasm) {
-        imports = outline.imports.iter().map(|(module, name)| format!("{module} {name}")).collect();
+        imports = outline
+            .imports
+            .iter()
+            .map(|(module, name)| format!("{module} {name}"))
+            .collect();
         exports = outline.exports;
     }
     let wit = imports.iter().find_map(|import| {
@@ -123,7 +139,9 @@ pub fn inspect(engine: &Engine, wasm: &[u8]) -> Inspection {
         wit,
         imports,
         exports,
-        accepted: accept(engine, wasm).map(drop).map_err(|refusal| refusal.to_string()),
+        accepted: accept(engine, wasm)
+            .map(drop)
+            .map_err(|refusal| refusal.to_string()),
     }
 }
 
@@ -142,7 +160,9 @@ pub(super) fn accept(engine: &Engine, wasm: &[u8]) -> Result<Accepted, Refusal> 
         check_import(import)?;
     }
     if !exports.iter().any(|export| export == "handle") {
-        let nearest = exports.into_iter().min_by_key(|export| distance(export, "handle"));
+        let nearest = exports
+            .into_iter()
+            .min_by_key(|export| distance(export, "handle"));
         return Err(Refusal::NoHandle { nearest });
     }
     let wasi = imports.iter().any(|import| import.starts_with("wasi:"));
@@ -164,8 +184,14 @@ fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, Refusal> {
 /// Names that a component imports and exports.
 fn interface(engine: &Engine, component: &Component) -> (Vec<String>, Vec<String>) {
     let ty = component.component_type();
-    let imports = ty.imports(&engine.wasmtime).map(|(name, _)| name.to_owned()).collect();
-    let exports = ty.exports(&engine.wasmtime).map(|(name, _)| name.to_owned()).collect();
+    let imports = ty
+        .imports(&engine.wasmtime)
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    let exports = ty
+        .exports(&engine.wasmtime)
+        .map(|(name, _)| name.to_owned())
+        .collect();
     (imports, exports)
 }
 
@@ -173,20 +199,26 @@ fn interface(engine: &Engine, component: &Component) -> (Vec<String>, Vec<String
 /// judge, but for those of our own package it deserves a better sentence.
 fn check_import(import: &str) -> Result<(), Refusal> {
     let (interface, version) = import.split_once('@').unwrap_or((import, ""));
-    if let Some(ours) = interface.strip_prefix(WIT_PACKAGE).and_then(|rest| rest.strip_prefix('/'))
+    if let Some(ours) = interface
+        .strip_prefix(WIT_PACKAGE)
+        .and_then(|rest| rest.strip_prefix('/'))
         && WIT_INTERFACES.contains(&ours)
     {
         // 0.1.x is one compatible track (semver); a later 0.1 fails to link by name.
         let (track, _) = WIT_VERSION.rsplit_once('.').unwrap_or((WIT_VERSION, ""));
         return match version.strip_prefix(track) {
             Some(patch) if patch.starts_with('.') => Ok(()),
-            _ => Err(Refusal::OtherVersion { import: import.into() }),
+            _ => Err(Refusal::OtherVersion {
+                import: import.into(),
+            }),
         };
     }
     if wasi::allowed(interface) && version.starts_with("0.2.") {
         return Ok(());
     }
-    Err(Refusal::UnknownImport { import: import.into() })
+    Err(Refusal::UnknownImport {
+        import: import.into(),
+    })
 }
 
 /// The file as a component: as it is, or made from a core module.
@@ -314,20 +346,44 @@ mod tests {
 
     #[test]
     fn edit_distance() {
-        for (a, b, d) in [("", "", 0), ("handle", "handle", 0), ("handler", "handle", 1), ("hadnle", "handle", 2), ("", "abc", 3)] {
+        for (a, b, d) in [
+            ("", "", 0),
+            ("handle", "handle", 0),
+            ("handler", "handle", 1),
+            ("hadnle", "handle", 2),
+            ("", "abc", 3),
+        ] {
             assert_eq!(distance(a, b), d, "{a} {b}");
         }
     }
 
     #[test]
     fn imports_by_name_and_version() {
-        for good in ["weir:handler/state@0.1.0", "weir:handler/log@0.1.7", "wasi:io/poll@0.2.3", "wasi:cli/exit@0.2.0"] {
+        for good in [
+            "weir:handler/state@0.1.0",
+            "weir:handler/log@0.1.7",
+            "wasi:io/poll@0.2.3",
+            "wasi:cli/exit@0.2.0",
+        ] {
             assert_eq!(check_import(good), Ok(()), "{good}");
         }
-        for other in ["weir:handler/state@0.2.0", "weir:handler/state@0.10.0", "weir:handler/state"] {
-            assert!(matches!(check_import(other), Err(Refusal::OtherVersion { .. })), "{other}");
+        for other in [
+            "weir:handler/state@0.2.0",
+            "weir:handler/state@0.10.0",
+            "weir:handler/state",
+        ] {
+            assert!(
+                matches!(check_import(other), Err(Refusal::OtherVersion { .. })),
+                "{other}"
+            );
         }
-        for unknown in ["weir:handler/shared@0.1.0", "wasi:sockets/tcp@0.2.0", "wasi:http/types@0.2.0", "wasi:io/poll@0.3.0", "x"] {
+        for unknown in [
+            "weir:handler/shared@0.1.0",
+            "wasi:sockets/tcp@0.2.0",
+            "wasi:http/types@0.2.0",
+            "wasi:io/poll@0.3.0",
+            "x",
+        ] {
             let sentence = check_import(unknown).unwrap_err().to_string();
             assert!(sentence.contains(&format!("imports {unknown},")), "{sentence}");
         }

@@ -125,7 +125,11 @@ fn allocation(instances_max: u32) -> InstanceAllocationStrategy {
     pool.total_component_instances(instances_max)
         .max_component_instance_size(INSTANCE_BYTES_MAX)
         .max_core_instances_per_component(CORE_INSTANCES_MAX)
-        .total_core_instances(instances_max.saturating_mul(CORE_INSTANCES_EACH).max(CORE_INSTANCES_MAX))
+        .total_core_instances(
+            instances_max
+                .saturating_mul(CORE_INSTANCES_EACH)
+                .max(CORE_INSTANCES_MAX),
+        )
         .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_memories_per_component(MEMORIES_MAX)
         .max_memories_per_module(MEMORIES_MAX)

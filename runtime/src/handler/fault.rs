@@ -56,12 +56,12 @@ impl Fault {
         match self {
             Fault::Retry(reason) | Fault::Reject(reason) | Fault::Violation(reason) => reason.clone(),
             Fault::Trap { message, .. } => message.clone(),
-            Fault::Timeout { limit_ms } => format!(
-                "took longer than {limit_ms} ms (time_ms in [limits] of handler.toml)"
-            ),
-            Fault::Memory { limit_mib } => format!(
-                "needed more than {limit_mib} MiB of memory (memory_mib in [limits] of handler.toml)"
-            ),
+            Fault::Timeout { limit_ms } => {
+                format!("took longer than {limit_ms} ms (time_ms in [limits] of handler.toml)")
+            }
+            Fault::Memory { limit_mib } => {
+                format!("needed more than {limit_mib} MiB of memory (memory_mib in [limits] of handler.toml)")
+            }
         }
     }
 

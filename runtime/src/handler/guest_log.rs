@@ -92,7 +92,8 @@ impl GuestLog {
         if stream == Stream::Stderr {
             self.stderr_tail.push_str(&text);
             let excess = self.stderr_tail.len().saturating_sub(TEXT_BYTES_MAX);
-            self.stderr_tail.drain(..self.stderr_tail.ceil_char_boundary(excess));
+            self.stderr_tail
+                .drain(..self.stderr_tail.ceil_char_boundary(excess));
         }
         let mut rest = text.as_ref();
         while let Some((end, after)) = rest.split_once('\n') {
@@ -150,7 +151,10 @@ mod tests {
         let mut log = GuestLog::new("h".into(), 100);
         log.begin("S:1".into());
         log.line(Level::INFO, "x".repeat(84)).unwrap();
-        assert_eq!(log.line(Level::INFO, String::new()), Err(Violation::Log { max: 100 }));
+        assert_eq!(
+            log.line(Level::INFO, String::new()),
+            Err(Violation::Log { max: 100 })
+        );
         log.begin("S:2".into());
         log.line(Level::INFO, "x".into()).unwrap();
         assert!(log.output(Stream::Stdout, "\n".repeat(6).as_bytes()).is_err());
@@ -161,7 +165,8 @@ mod tests {
         let mut log = GuestLog::new("h".into(), usize::MAX);
         log.begin("S:1".into());
         assert_eq!(log.last_words(), None);
-        log.output(Stream::Stderr, "ü".repeat(TEXT_BYTES_MAX).as_bytes()).unwrap();
+        log.output(Stream::Stderr, "ü".repeat(TEXT_BYTES_MAX).as_bytes())
+            .unwrap();
         log.output(Stream::Stderr, b"ValueError: no\n").unwrap();
         let words = log.last_words().unwrap();
         assert!(words.len() <= TEXT_BYTES_MAX && words.ends_with("ValueError: no"));

@@ -117,7 +117,12 @@ impl Invocation {
         }
     }
 
-    fn write_cell(&mut self, cell: String, value: Option<Bytes>, settings: &ProgramSettings) -> wasmtime::Result<()> {
+    fn write_cell(
+        &mut self,
+        cell: String,
+        value: Option<Bytes>,
+        settings: &ProgramSettings,
+    ) -> wasmtime::Result<()> {
         let name_bytes = cell.len();
         let size = |value: &Option<Bytes>| name_bytes + value.as_ref().map_or(0, Bytes::len);
         self.cells -= usize::from(self.has_cell(&cell));
@@ -133,7 +138,9 @@ impl Invocation {
     }
 
     fn check_totals(&self, settings: &ProgramSettings) -> wasmtime::Result<()> {
-        Ok(self.tally.check(settings.limits.effects_bytes, settings.max_payload)?)
+        Ok(self
+            .tally
+            .check(settings.limits.effects_bytes, settings.max_payload)?)
     }
 }
 

@@ -34,7 +34,7 @@ mod tests;
 mod wasi;
 
 pub use artifact::{ARTIFACT_BYTES_MAX, ArtifactKind, Inspection, Refusal, inspect};
-pub use engine::{Engine, EPOCH_TICK, THREAD_STACK_BYTES_MIN, WASM_STACK_BYTES_MAX};
+pub use engine::{EPOCH_TICK, Engine, THREAD_STACK_BYTES_MIN, WASM_STACK_BYTES_MAX};
 pub use fault::Fault;
 pub use instance::{Call, Instance};
 pub use program::{Program, ProgramSettings};

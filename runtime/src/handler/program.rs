@@ -43,7 +43,11 @@ impl Program {
     ///
     /// # Errors
     /// [`Refusal`]: this host would not run the file.
-    pub fn compile(engine: &Arc<Engine>, wasm: &[u8], settings: ProgramSettings) -> Result<Arc<Program>, Refusal> {
+    pub fn compile(
+        engine: &Arc<Engine>,
+        wasm: &[u8],
+        settings: ProgramSettings,
+    ) -> Result<Arc<Program>, Refusal> {
         let accepted = artifact::accept(engine, wasm)?;
         Ok(Arc::new(Program {
             engine: Arc::clone(engine),

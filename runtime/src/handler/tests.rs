@@ -163,7 +163,10 @@ const CALL: Call = Call {
 };
 
 fn state(cells: &[(&str, &str)], timers: &[&str]) -> Arc<KeyState> {
-    let live = LiveTimer { generation: 1, due: 9 };
+    let live = LiveTimer {
+        generation: 1,
+        due: 9,
+    };
     Arc::new(KeyState {
         cells: cells
             .iter()
@@ -181,7 +184,11 @@ fn run(instance: &mut Instance, script: Script) -> Result<Effects, Fault> {
 /// Subjects and payloads of what was emitted.
 fn emitted(effects: &Effects) -> Vec<(&str, &str)> {
     let text = |data| std::str::from_utf8(data).expect("text");
-    effects.emits.iter().map(|emit| (emit.subject.as_str(), text(&emit.data))).collect()
+    effects
+        .emits
+        .iter()
+        .map(|emit| (emit.subject.as_str(), text(&emit.data)))
+        .collect()
 }
 
 /// The script fails as a violation whose sentence has all of `parts`.
@@ -228,7 +235,10 @@ fn an_event_arrives_whole_and_effects_come_back_in_order() {
             ("out.none", ""),
         ]
     );
-    assert_eq!(effects.emits[5].headers, [("Name".to_owned(), "value".to_owned())]);
+    assert_eq!(
+        effects.emits[5].headers,
+        [("Name".to_owned(), "value".to_owned())]
+    );
 }
 
 #[test]
@@ -333,10 +343,17 @@ fn a_trap_names_its_cause_and_the_next_event_has_a_new_instance() {
     assert!(fault.reason().contains("unreachable"), "{}", fault.reason());
     let backtrace = fault.backtrace().expect("a backtrace");
     assert!(backtrace.contains("handle"), "{backtrace}");
-    assert!(Arc::get_mut(&mut state).is_some(), "the state is let go of after a trap, too");
+    assert!(
+        Arc::get_mut(&mut state).is_some(),
+        "the state is let go of after a trap, too"
+    );
 
     let effects = run(&mut probe, script().op(b'N')).expect("effects");
-    assert_eq!(effects.emits[0].data, 1_u64.to_le_bytes().to_vec(), "a new instance");
+    assert_eq!(
+        effects.emits[0].data,
+        1_u64.to_le_bytes().to_vec(),
+        "a new instance"
+    );
     assert!(!probe.poisoned());
 }
 
@@ -345,20 +362,33 @@ fn a_panic_message_that_was_logged_becomes_the_reason() {
     let panic = "panicked at src/lib.rs:7: no such plane";
     let fault = run(
         &mut probe(),
-        script().log(ERROR, "earlier").log(ERROR, panic).log(TRACE, "after").op(b'U'),
+        script()
+            .log(ERROR, "earlier")
+            .log(ERROR, panic)
+            .log(TRACE, "after")
+            .op(b'U'),
     )
     .unwrap_err();
     assert!(fault.reason().starts_with(panic), "{}", fault.reason());
     let mut probe = probe();
     run(&mut probe, script().log(ERROR, panic)).expect("an error in the log is no failure");
     let fault = run(&mut probe, script().op(b'U')).unwrap_err();
-    assert!(!fault.reason().contains(panic), "of an earlier event: {}", fault.reason());
+    assert!(
+        !fault.reason().contains(panic),
+        "of an earlier event: {}",
+        fault.reason()
+    );
 }
 
 #[test]
 fn a_loop_ends_at_its_time_limit() {
-    let limits = Limits { time_ms: 50, ..limits() };
-    let mut probe = program(ProgramSettings { limits, ..settings() }).instantiate().unwrap();
+    let limits = Limits {
+        time_ms: 50,
+        ..limits()
+    };
+    let mut probe = program(ProgramSettings { limits, ..settings() })
+        .instantiate()
+        .unwrap();
     let began = Instant::now();
     let fault = run(&mut probe, script().op(b'I')).unwrap_err();
     assert_eq!(fault, Fault::Timeout { limit_ms: 50 });
@@ -386,7 +416,10 @@ fn endless_allocation_ends_at_the_memory_limit() {
 
 #[test]
 fn a_module_that_starts_above_its_memory_limit_does_not_start() {
-    let limits = Limits { memory_mib: 0, ..limits() };
+    let limits = Limits {
+        memory_mib: 0,
+        ..limits()
+    };
     let program = program(ProgramSettings { limits, ..settings() });
     assert_eq!(program.instantiate().err(), Some(Fault::Memory { limit_mib: 0 }));
 }
@@ -402,12 +435,36 @@ fn a_log_flood_ends_at_the_log_limit() {
 #[test]
 fn effects_that_break_a_rule_name_it() {
     let mut probe = probe();
-    violates(&mut probe, script().emit("other.x", ""), &["\"other.x\"", "out.>"]);
-    violates(&mut probe, script().emit("elsewhere.x", ""), &["\"elsewhere.x\"", "ledger"]);
-    violates(&mut probe, script().emit("out.*", ""), &["\"out.*\"", "wildcards"]);
-    violates(&mut probe, script().emit("$JS.API.X", ""), &["\"$JS.API.X\"", "$"]);
-    violates(&mut probe, script().emit_with("out.a", "Nats-Rollup", "all"), &["\"Nats-Rollup\""]);
-    violates(&mut probe, script().emit_with("out.a", "A", "b\r\nc"), &["line break"]);
+    violates(
+        &mut probe,
+        script().emit("other.x", ""),
+        &["\"other.x\"", "out.>"],
+    );
+    violates(
+        &mut probe,
+        script().emit("elsewhere.x", ""),
+        &["\"elsewhere.x\"", "ledger"],
+    );
+    violates(
+        &mut probe,
+        script().emit("out.*", ""),
+        &["\"out.*\"", "wildcards"],
+    );
+    violates(
+        &mut probe,
+        script().emit("$JS.API.X", ""),
+        &["\"$JS.API.X\"", "$"],
+    );
+    violates(
+        &mut probe,
+        script().emit_with("out.a", "Nats-Rollup", "all"),
+        &["\"Nats-Rollup\""],
+    );
+    violates(
+        &mut probe,
+        script().emit_with("out.a", "A", "b\r\nc"),
+        &["line break"],
+    );
     let long = "n".repeat(NAME_BYTES_MAX + 1);
     violates(&mut probe, script().set(&long, ""), &["cell", "129 bytes"]);
     violates(&mut probe, script().timer(&long, 1, ""), &["timer", "129 bytes"]);
@@ -420,11 +477,23 @@ fn sizes_and_counts_are_bounded() {
         ..settings()
     };
     let mut probe = program(settings).instantiate().unwrap();
-    violates(&mut probe, script().emit_zeros("out.big", 262_000), &["\"out.big\"", "262000 bytes"]);
-    violates(&mut probe, script().set_zeros("big", 262_000), &["cell \"big\"", "262000 bytes"]);
+    violates(
+        &mut probe,
+        script().emit_zeros("out.big", 262_000),
+        &["\"out.big\"", "262000 bytes"],
+    );
+    violates(
+        &mut probe,
+        script().set_zeros("big", 262_000),
+        &["cell \"big\"", "262000 bytes"],
+    );
     let two = script().set_zeros("a", 100_000).set_zeros("b", 100_000);
     violates(&mut probe, two, &["200002 bytes together", "commit record"]);
-    run(&mut probe, script().set_zeros("a", 100_000).set_zeros("a", 100_000)).expect("a replaced value counts once");
+    run(
+        &mut probe,
+        script().set_zeros("a", 100_000).set_zeros("a", 100_000),
+    )
+    .expect("a replaced value counts once");
     let three = (0..3).fold(script(), |s, _| s.emit_zeros("out.a", 200_000));
     violates(&mut probe, three, &["600015 bytes", "524288", "effects_bytes"]);
 
@@ -436,15 +505,28 @@ fn sizes_and_counts_are_bounded() {
     let cells = |n| (0..n).fold(script(), |s, i| s.set(&i.to_string(), ""));
     run(&mut probe, cells(CELLS_PER_KEY_MAX)).expect("as many as there may be");
     run(&mut probe, cells(CELLS_PER_KEY_MAX).delete("0").set("more", "")).expect("one for one");
-    violates(&mut probe, cells(CELLS_PER_KEY_MAX + 1), &["cell \"900\"", "901st", "900 cells per key"]);
+    violates(
+        &mut probe,
+        cells(CELLS_PER_KEY_MAX + 1),
+        &["cell \"900\"", "901 cells"],
+    );
     let timers = |n| (0..n).fold(script(), |s, i| s.timer(&i.to_string(), 1, ""));
-    violates(&mut probe, timers(TIMERS_PER_KEY_MAX + 1), &["timers per key"]);
+    violates(
+        &mut probe,
+        timers(TIMERS_PER_KEY_MAX + 1),
+        &["timer \"256\"", "257 timers"],
+    );
 }
 
 #[test]
 fn two_instances_do_the_same() {
     let program = program(settings());
-    let script = script().op(b'Q').set("a", "1").timer("t", 5, "d").emit("out.a", "x").list("");
+    let script = script()
+        .op(b'Q')
+        .set("a", "1")
+        .timer("t", 5, "d")
+        .emit("out.a", "x")
+        .list("");
     let run = |instance: &mut Instance| run(instance, script.clone()).expect("effects");
     let first = run(&mut program.instantiate().unwrap());
     assert_eq!(first, run(&mut program.instantiate().unwrap()));
@@ -454,7 +536,12 @@ fn two_instances_do_the_same() {
 
 #[test]
 fn a_per_event_instance_remembers_nothing() {
-    let mut probe = program(ProgramSettings { per_event: true, ..settings() }).instantiate().unwrap();
+    let mut probe = program(ProgramSettings {
+        per_event: true,
+        ..settings()
+    })
+    .instantiate()
+    .unwrap();
     for _ in 0..3 {
         let effects = run(&mut probe, script().op(b'N')).unwrap();
         assert_eq!(effects.emits[0].data, 1_u64.to_le_bytes().to_vec());
@@ -463,22 +550,27 @@ fn a_per_event_instance_remembers_nothing() {
 
 #[test]
 fn an_instance_that_leaks_is_replaced_before_its_memory_is_full() {
+    const PAGES_PER_MIB: u32 = 16;
     let mut probe = probe();
-    // The first event settles at 256 KiB, each other takes 3 MiB for good.
-    let seen: Vec<u64> = [0, 3 << 20, 3 << 20, 3 << 20]
+    let seen: Vec<u64> = [0, 3, 3, 3, 0]
         .into_iter()
-        .map(|bytes| {
-            let leak = script().op(b'N').op(b'J').text("x");
-            let leak = if bytes == 0 { leak } else { script().op(b'N').emit_zeros("out.big", bytes) };
-            match run(&mut probe, leak) {
-                Ok(_) => 0,
-                Err(fault) => u64::from(fault.kind() == "reject"),
-            }
+        .map(|mib| {
+            let leak = script().op(b'P').u32(mib * PAGES_PER_MIB).op(b'N');
+            let effects = run(&mut probe, leak).expect("never out of memory");
+            u64::from_le_bytes(effects.emits[0].data[..].try_into().unwrap())
         })
         .collect();
-    // An emit of 3 MiB is a violation, which replaces the instance by itself.
-    assert_eq!(seen, [1, 0, 0, 0]);
-    assert!(probe.poisoned());
+    // 6.25 of 8 MiB are in use after the third event.
+    assert_eq!(seen, [1, 2, 3, 1, 2]);
+    assert!(!probe.poisoned());
+}
+
+#[test]
+fn an_instance_that_needs_its_memory_from_the_start_is_kept() {
+    let mut probe = probe();
+    run(&mut probe, script().op(b'P').u32(7 * 16)).expect("effects");
+    let effects = run(&mut probe, script().op(b'N')).expect("effects");
+    assert_eq!(effects.emits[0].data, 2_u64.to_le_bytes().to_vec());
 }
 
 #[test]
@@ -497,9 +589,16 @@ fn wasi_has_the_events_clock_and_random_numbers_and_never_waits() {
     let mut one = program.instantiate().unwrap();
     let mut two = program.instantiate().unwrap();
     let first = run(&mut one, 1, "").expect("effects");
-    assert_eq!(first, run(&mut two, 1, "").expect("effects"), "the same event, the same numbers");
+    assert_eq!(
+        first,
+        run(&mut two, 1, "").expect("effects"),
+        "the same event, the same numbers"
+    );
     let other = run(&mut two, 2, "").expect("effects");
-    assert!(began.elapsed() < Duration::from_secs(60), "waited for an hour's timer");
+    assert!(
+        began.elapsed() < Duration::from_secs(60),
+        "waited for an hour's timer"
+    );
 
     let word = |effects: &Effects, i: usize| {
         let data = &effects.emits[0].data[i * 8..i * 8 + 8];
@@ -512,13 +611,20 @@ fn wasi_has_the_events_clock_and_random_numbers_and_never_waits() {
     assert_ne!(word(&first, 2), word(&other, 2));
 
     let fault = run(&mut one, 3, "trap").unwrap_err();
-    assert!(fault.reason().starts_with("ValueError: no ("), "stderr is the reason: {}", fault.reason());
+    assert!(
+        fault.reason().starts_with("ValueError: no ("),
+        "stderr is the reason: {}",
+        fault.reason()
+    );
 }
 
 /// The sentence with which a file is refused.
 fn refused(wasm: &[u8]) -> String {
     let engine = engine();
-    let refusal = Program::compile(&engine, wasm, settings()).err().expect("a refusal").to_string();
+    let refusal = Program::compile(&engine, wasm, settings())
+        .err()
+        .expect("a refusal")
+        .to_string();
     assert_eq!(inspect(&engine, wasm).accepted, Err(refusal.clone()));
     refusal
 }
@@ -530,7 +636,10 @@ fn files_that_are_no_handlers_are_refused_with_what_to_do() {
     let component = |import: &str| text(&format!("(component (import \"{import}\" (instance)))"));
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (vec![], "the file is empty"),
-        (b"\x7fELF\0\x02".to_vec(), "not WebAssembly: the file begins with \\x7fELF"),
+        (
+            b"\x7fELF\0\x02".to_vec(),
+            "not WebAssembly: the file begins with \\x7fELF",
+        ),
         (PROBE.as_bytes().to_vec(), "a text file"),
         (whole[..3].to_vec(), "ends too early"),
         (whole[..whole.len() / 2].to_vec(), "ends too early"),
@@ -546,12 +655,26 @@ fn files_that_are_no_handlers_are_refused_with_what_to_do() {
             "imports env emscripten_sleep,",
         ),
         (module("(module)"), "cannot be made a component"),
-        (component("wasi:sockets/tcp@0.2.0"), "imports wasi:sockets/tcp@0.2.0,"),
-        (component("wasi:http/outgoing-handler@0.2.0"), "imports wasi:http/outgoing-handler@0.2.0,"),
-        (component("weir:handler/state@0.2.0"), "this host has weir:handler@0.1.0"),
-        (text("(component)"), "exports no function `handle` (it exports nothing)"),
         (
-            text("(component (instance $i) (export \"handler\" (instance $i)) (export \"run\" (instance $i)))"),
+            component("wasi:sockets/tcp@0.2.0"),
+            "imports wasi:sockets/tcp@0.2.0,",
+        ),
+        (
+            component("wasi:http/outgoing-handler@0.2.0"),
+            "imports wasi:http/outgoing-handler@0.2.0,",
+        ),
+        (
+            component("weir:handler/state@0.2.0"),
+            "this host has weir:handler@0.1.0",
+        ),
+        (
+            text("(component)"),
+            "exports no function `handle` (it exports nothing)",
+        ),
+        (
+            text(
+                "(component (instance $i) (export \"handler\" (instance $i)) (export \"run\" (instance $i)))",
+            ),
             "the nearest export is \"handler\"",
         ),
         (
@@ -559,7 +682,9 @@ fn files_that_are_no_handlers_are_refused_with_what_to_do() {
             "does not fit the world",
         ),
         (
-            text("(component (import \"weir:handler/config@0.1.0\" (instance (export \"put\" (func)))) (instance $i) (export \"handle\" (instance $i)))"),
+            text(
+                "(component (import \"weir:handler/config@0.1.0\" (instance (export \"put\" (func)))) (instance $i) (export \"handle\" (instance $i)))",
+            ),
             "does not fit the world",
         ),
     ];
@@ -575,7 +700,12 @@ fn inspection_says_what_a_file_is() {
     assert_eq!(inspection.kind, ArtifactKind::CoreModule);
     assert_eq!(inspection.wit.as_deref(), Some("0.1.0"));
     assert_eq!(inspection.exports, ["handle"]);
-    assert!(inspection.imports.contains(&"weir:handler/output@0.1.0".to_owned()), "{inspection:?}");
+    assert!(
+        inspection
+            .imports
+            .contains(&"weir:handler/output@0.1.0".to_owned()),
+        "{inspection:?}"
+    );
     assert_eq!(inspection.accepted, Ok(()));
     let json = serde_json::to_string(&inspection).unwrap();
     assert!(json.contains("\"kind\":\"core-module\""), "{json}");
@@ -593,13 +723,21 @@ fn us_per_call() {
         ("a cell read, emitted and written", false, work.clone()),
         ("the same, per-event instances", true, work),
     ] {
-        let mut probe = program(ProgramSettings { per_event, ..settings() }).instantiate().unwrap();
+        let mut probe = program(ProgramSettings {
+            per_event,
+            ..settings()
+        })
+        .instantiate()
+        .unwrap();
         let event = event(script);
         let events = if per_event { EVENTS / 20 } else { EVENTS };
         let began = Instant::now();
         for _ in 0..events {
             probe.handle(&event, &CALL, &state).expect("effects");
         }
-        println!("{name}: {:.2} us per call", began.elapsed().as_secs_f64() * 1e6 / f64::from(events));
+        println!(
+            "{name}: {:.2} us per call",
+            began.elapsed().as_secs_f64() * 1e6 / f64::from(events)
+        );
     }
 }
