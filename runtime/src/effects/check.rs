@@ -9,7 +9,6 @@
 //! with the headers that its batch adds, and all cells of one event beside what
 //! a commit record carries anyway, because an event is never split over records.
 
-use crate::model::event::Headers;
 use crate::model::limits::{
     BATCH_HEADER_BYTES, CELLS_PER_KEY_MAX, EFFECT_MESSAGES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX,
 };
@@ -83,9 +82,9 @@ pub enum Violation {
     Record { bytes: usize, max: usize },
     #[error("more than {EFFECT_MESSAGES_MAX} emitted events and timers from one event")]
     Messages,
-    #[error("cell {name:?} would be the key's {count}th, the limit is {CELLS_PER_KEY_MAX} cells per key")]
+    #[error("with cell {name:?} the key would have {count} cells, the limit is {CELLS_PER_KEY_MAX}")]
     Cells { name: String, count: usize },
-    #[error("timer {name:?} would be the key's {count}th, the limit is {TIMERS_PER_KEY_MAX} timers per key")]
+    #[error("with timer {name:?} the key would have {count} timers, the limit is {TIMERS_PER_KEY_MAX}")]
     Timers { name: String, count: usize },
     #[error(
         "effects of {bytes} bytes, the handler's limit is {max} (effects_bytes in [limits] of handler.toml)"
@@ -149,7 +148,7 @@ pub fn allowed(subject: &str, emit: &[String], ledger: &[String]) -> Result<(), 
 
 /// Checks the headers of an event emitted to `subject`, and returns their bytes
 /// as they are sent.
-pub fn headers(subject: &str, headers: &Headers) -> Result<usize, Violation> {
+pub fn headers(subject: &str, headers: &[(String, String)]) -> Result<usize, Violation> {
     const VERSION_BYTES: usize = "NATS/1.0\r\n\r\n".len();
     const PER_HEADER_BYTES: usize = ": \r\n".len();
     if headers.is_empty() {
@@ -355,7 +354,7 @@ mod tests {
     #[test]
     fn header_names_and_values() {
         let one = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
-        assert_eq!(headers("s", &vec![]), Ok(0));
+        assert_eq!(headers("s", &[]), Ok(0));
         assert_eq!(headers("s", &one("A", "b")), Ok("NATS/1.0\r\nA: b\r\n\r\n".len()));
         assert!(headers("s", &one("X-Nats-Id", "ü")).is_ok());
         for (name, value) in [

@@ -144,9 +144,9 @@ impl Invocation {
     }
 }
 
-impl wit::types::Host for &mut Host {}
+impl wit::types::Host for Host {}
 
-impl wit::state::Host for &mut Host {
+impl wit::state::Host for Host {
     fn get(&mut self, cell: String) -> wasmtime::Result<Option<Vec<u8>>> {
         let (invocation, _) = self.invocation()?;
         let value = match invocation.effects.cells.get(cell.as_str()) {
@@ -200,7 +200,7 @@ fn from<'a, V>(
         .take_while(move |name| name.starts_with(prefix))
 }
 
-impl wit::output::Host for &mut Host {
+impl wit::output::Host for Host {
     fn emit(
         &mut self,
         subject: String,
@@ -225,7 +225,7 @@ impl wit::output::Host for &mut Host {
     }
 }
 
-impl wit::timers::Host for &mut Host {
+impl wit::timers::Host for Host {
     fn set(&mut self, name: String, at: u64, data: Vec<u8>) -> wasmtime::Result<()> {
         let (invocation, settings) = self.invocation()?;
         check::name("timer", &name)?;
@@ -270,13 +270,13 @@ impl wit::timers::Host for &mut Host {
     }
 }
 
-impl wit::config::Host for &mut Host {
+impl wit::config::Host for Host {
     fn get(&mut self, name: String) -> wasmtime::Result<Option<String>> {
         Ok(self.settings.config.get(&name).cloned())
     }
 }
 
-impl wit::log::Host for &mut Host {
+impl wit::log::Host for Host {
     fn write(&mut self, level: wit::log::Level, message: String) -> wasmtime::Result<()> {
         let level = match level {
             wit::log::Level::Trace => Level::TRACE,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::Store;
 
 use super::bindings::Handler;
-use super::bindings::weir::handler::types::{Event as EventParam, Failure, HeaderParam};
+use super::bindings::weir::handler::types::{self as wit, Failure, HeaderParam};
 use super::fault::clip;
 use super::host::Host;
 use super::{Engine, Fault, Program};
@@ -137,7 +137,7 @@ impl Live {
             .iter()
             .map(|(name, value)| HeaderParam { name, value })
             .collect();
-        let param = EventParam {
+        let param = wit::Event {
             id: &id,
             stream: &event.stream,
             sequence: event.sequence,

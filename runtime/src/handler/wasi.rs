@@ -103,6 +103,9 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     filesystem::preopens::add_to_linker::<_, WasiFilesystem>(linker, Host::filesystem)?;
     sync::filesystem::types::add_to_linker::<_, WasiFilesystem>(linker, Host::filesystem)?;
 
+    fn table(host: &mut Host) -> &mut ResourceTable {
+        &mut wasi(host).table
+    }
     sync::io::error::add_to_linker::<_, HasTable>(linker, table)?;
     sync::io::poll::add_to_linker::<_, HasTable>(linker, table)?;
     sync::io::streams::add_to_linker::<_, HasTable>(linker, table)?;
@@ -168,7 +171,7 @@ impl WasiView for Host {
     }
 }
 
-impl wall_clock::Host for &mut Wasi {
+impl wall_clock::Host for Wasi {
     fn now(&mut self) -> wasmtime::Result<wall_clock::Datetime> {
         Ok(wall_clock::Datetime {
             seconds: self.wall / NS_PER_S,
@@ -184,7 +187,7 @@ impl wall_clock::Host for &mut Wasi {
     }
 }
 
-impl monotonic_clock::Host for &mut Wasi {
+impl monotonic_clock::Host for Wasi {
     fn now(&mut self) -> wasmtime::Result<u64> {
         Ok(self.monotonic.load(Ordering::Relaxed))
     }
@@ -269,7 +272,7 @@ impl Random {
     }
 }
 
-impl random::Host for &mut Wasi {
+impl random::Host for Wasi {
     fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
         self.random.bytes(len)
     }
@@ -279,7 +282,7 @@ impl random::Host for &mut Wasi {
     }
 }
 
-impl insecure::Host for &mut Wasi {
+impl insecure::Host for Wasi {
     fn get_insecure_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
         self.random.bytes(len)
     }
@@ -289,7 +292,7 @@ impl insecure::Host for &mut Wasi {
     }
 }
 
-impl insecure_seed::Host for &mut Wasi {
+impl insecure_seed::Host for Wasi {
     fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
         Ok((self.random.u64(), self.random.u64()))
     }
