@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod commit;
 pub mod config;
+pub mod connect;
 pub mod dead_letters;
 pub mod deployment;
 pub mod dispatch;

@@ -68,6 +68,18 @@ struct ApiError {
     description: String,
 }
 
+/// What an account may use of JetStream, and what it uses. Limits are -1 for none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AccountLimits {
+    /// Bytes of file storage.
+    pub storage: u64,
+    pub max_storage: i64,
+    pub streams: u64,
+    pub max_streams: i64,
+    pub consumers: u64,
+    pub max_consumers: i64,
+}
+
 /// What can go wrong with a request before anybody looks into its answer.
 enum RequestFailed {
     NoResponders,
@@ -94,6 +106,37 @@ impl JetStream {
             true
         };
         tokio::time::timeout(timeout, wait).await.unwrap_or(false)
+    }
+
+    /// What the account may use, and uses. Accounts with tiers have limits per
+    /// number of replicas; theirs read as those of the account as a whole.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where JetStream is off; [`Error::Refused`] where it
+    /// is off for this account, or this user may not ask.
+    pub async fn account_limits(&self) -> Result<AccountLimits, Error> {
+        #[derive(Deserialize)]
+        struct Info {
+            storage: u64,
+            streams: u64,
+            consumers: u64,
+            limits: Limits,
+        }
+        #[derive(Deserialize)]
+        struct Limits {
+            max_storage: i64,
+            max_streams: i64,
+            max_consumers: i64,
+        }
+        let info: Info = self.api("", "INFO", &serde_json::json!({})).await?;
+        Ok(AccountLimits {
+            storage: info.storage,
+            max_storage: info.limits.max_storage,
+            streams: info.streams,
+            max_streams: info.limits.max_streams,
+            consumers: info.consumers,
+            max_consumers: info.limits.max_consumers,
+        })
     }
 
     fn client(&self) -> &Client {

@@ -1,0 +1,342 @@
+//! `weir handlers`: what runs where, from what each host says of itself.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use serde::Serialize;
+
+use super::print;
+use crate::admin::status::{HandlerStatus, HostStatus, PartitionStatus};
+use crate::config::Options;
+use crate::log::{self, Log};
+use crate::model::subjects::{host_keys, hosts_stream};
+
+/// Digits of a digest in the table.
+const DIGEST_SHOWN: usize = 12;
+
+const EXAMPLES: &str = "\
+Examples:
+  weir handlers --ledger SHOP
+  weir handlers --ledger SHOP --json | jq '.[] | select(.lag > 0)'
+
+LAG counts events not yet committed; ERRORS and DEAD-LETTERS count since the hosts started.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One handler, over all hosts.
+#[derive(Debug, PartialEq, Serialize)]
+struct Handler {
+    name: String,
+    version: String,
+    digest: String,
+    /// By number; of each the host that has it, or else one that stands by.
+    partitions: Vec<Partition>,
+    /// Those that have a partition.
+    hosts: Vec<String>,
+    lag: u64,
+    /// Events per second.
+    rate: f64,
+    errors: u64,
+    dead_letters: u64,
+    /// The least good of its partitions.
+    state: String,
+    stopped_sources: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Partition {
+    host: String,
+    #[serde(flatten)]
+    status: PartitionStatus,
+}
+
+pub async fn handlers(options: &Options, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let (log, ledger) = super::connect(options).await?;
+    let hosts = match log.last_many(&hosts_stream(&ledger), &[host_keys(&ledger)]).await {
+        Ok(snapshot) => snapshot.messages,
+        Err(log::Error::NoStream(_)) => {
+            bail!(
+                "no host has ever run on ledger {ledger}; check the name (--ledger), or start one with `weir run`"
+            )
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut statuses: Vec<HostStatus> = Vec::new();
+    for message in hosts.iter().filter(|message| !message.data.is_empty()) {
+        match serde_json::from_slice(&message.data) {
+            Ok(status) => statuses.push(status),
+            // Of a newer version, perhaps; the others are still worth showing.
+            Err(error) => eprintln!(
+                "weir: what {} says of itself cannot be read: {error}",
+                message.subject
+            ),
+        }
+    }
+    if statuses.is_empty() {
+        eprintln!("weir: no host runs on ledger {ledger} at this moment");
+    }
+    let handlers = merge(&statuses);
+    if arguments.json {
+        print::json(&handlers)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<[String; 10]> = handlers.iter().map(row).collect();
+    print::table(
+        [
+            "NAME",
+            "VERSION",
+            "DIGEST",
+            "PARTITIONS",
+            "OWNER",
+            "LAG",
+            "RATE",
+            "ERRORS",
+            "DEAD-LETTERS",
+            "STATE",
+        ],
+        &rows,
+    )?;
+    for handler in &handlers {
+        explain(handler)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(handler: &Handler) -> [String; 10] {
+    [
+        handler.name.clone(),
+        handler.version.clone(),
+        handler.digest.chars().take(DIGEST_SHOWN).collect(),
+        handler.partitions.len().to_string(),
+        handler.hosts.join(","),
+        handler.lag.to_string(),
+        format!("{:.0}/s", handler.rate),
+        handler.errors.to_string(),
+        handler.dead_letters.to_string(),
+        handler.state.clone(),
+    ]
+}
+
+/// Why a handler does not run as it should, below the table.
+fn explain(handler: &Handler) -> std::io::Result<()> {
+    for source in &handler.stopped_sources {
+        print::line(&format!("{}: source stopped: {source}", handler.name))?;
+    }
+    for Partition { host, status } in &handler.partitions {
+        if let Some(reason) = &status.reason {
+            let (name, partition, state) = (&handler.name, status.partition, &status.state);
+            print::line(&format!(
+                "{name}: partition {partition} on {host} is {state}: {reason}"
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// How good a partition's state is; higher is better. Of the same partition
+/// on several hosts, the one that runs it tells.
+fn goodness(state: &str) -> u8 {
+    match state {
+        "running" => 4,
+        "retrying" => 3,
+        "starting" => 2,
+        "stopped" => 1,
+        _ => 0, // `standby`, or a state of a newer version
+    }
+}
+
+/// Puts together what all hosts say.
+fn merge(hosts: &[HostStatus]) -> Vec<Handler> {
+    let mut by_name: BTreeMap<&str, Vec<(&str, &HandlerStatus)>> = BTreeMap::new();
+    for host in hosts {
+        for handler in &host.handlers {
+            by_name
+                .entry(&handler.name)
+                .or_default()
+                .push((&host.host, handler));
+        }
+    }
+    by_name.into_values().map(|on| merge_one(&on)).collect()
+}
+
+fn merge_one(on: &[(&str, &HandlerStatus)]) -> Handler {
+    let mut partitions: BTreeMap<u32, Partition> = BTreeMap::new();
+    for (host, handler) in on {
+        for status in &handler.partitions {
+            let rank = |status: &PartitionStatus| (goodness(&status.state), status.record);
+            let better = partitions
+                .get(&status.partition)
+                .is_none_or(|best| rank(&best.status) < rank(status));
+            if better {
+                let host = (*host).to_owned();
+                let status = status.clone();
+                partitions.insert(status.partition, Partition { host, status });
+            }
+        }
+    }
+    let owned = |host: &str| {
+        let of_host = partitions.values().filter(|partition| partition.host == host);
+        of_host
+            .filter(|partition| goodness(&partition.status.state) > 0)
+            .count()
+    };
+    // During a change of version, that of most partitions.
+    let (_, most) = on
+        .iter()
+        .max_by_key(|(host, _)| owned(host))
+        .expect("a handler was named by at least one host");
+    let mut hosts: Vec<String> = on
+        .iter()
+        .filter(|(host, _)| owned(host) > 0)
+        .map(|(host, _)| (*host).to_owned())
+        .collect();
+    hosts.sort();
+    let waiting: u64 = partitions
+        .values()
+        .map(|partition| partition.status.waiting)
+        .sum();
+    // Each host counts the same source for its own partitions: the largest is
+    // nearest to the truth.
+    let unread = on.iter().map(|(_, handler)| handler.unread).max().unwrap_or(0);
+    let mut stopped_sources: Vec<String> = on.iter().flat_map(|(_, h)| h.stopped_sources.clone()).collect();
+    stopped_sources.sort();
+    stopped_sources.dedup();
+    let worst = partitions
+        .values()
+        .min_by_key(|partition| goodness(&partition.status.state));
+    let state = match worst {
+        _ if !stopped_sources.is_empty() => "source-stopped".to_owned(),
+        Some(worst) => worst.status.state.clone(),
+        None => "starting".to_owned(),
+    };
+    Handler {
+        name: most.name.clone(),
+        version: most.version.clone(),
+        digest: most.digest.clone(),
+        hosts,
+        lag: unread + waiting,
+        rate: on.iter().map(|(_, handler)| handler.rate).sum(),
+        errors: on.iter().map(|(_, handler)| handler.errors).sum(),
+        dead_letters: on.iter().map(|(_, handler)| handler.dead_letters).sum(),
+        state,
+        stopped_sources,
+        partitions: partitions.into_values().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(name: &str, version: &str, unread: u64, partitions: &[(u32, &str, u64)]) -> HostStatus {
+        HostStatus {
+            host: name.into(),
+            incarnation: "00".into(),
+            weir_version: "0".into(),
+            http: String::new(),
+            time_ms: 0,
+            handlers: vec![HandlerStatus {
+                name: "h".into(),
+                version: version.into(),
+                digest: format!("digest of {version}"),
+                partitions: partitions
+                    .iter()
+                    .map(|(partition, state, waiting)| PartitionStatus {
+                        partition: *partition,
+                        state: (*state).into(),
+                        reason: None,
+                        waiting: *waiting,
+                        record: 1,
+                    })
+                    .collect(),
+                unread,
+                rate: 10.0,
+                errors: 1,
+                dead_letters: 2,
+                stopped_sources: Vec::new(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_partition_is_where_it_runs() {
+        let one = host(
+            "one",
+            "1",
+            7,
+            &[(0, "running", 3), (1, "standby", 0), (2, "running", 0)],
+        );
+        let two = host(
+            "two",
+            "2",
+            9,
+            &[(0, "standby", 0), (1, "running", 4), (2, "standby", 50)],
+        );
+        for hosts in [[one.clone(), two.clone()], [two, one]] {
+            let merged = merge(&hosts);
+            assert_eq!(merged.len(), 1);
+            let handler = &merged[0];
+            let owners: Vec<&str> = handler.partitions.iter().map(|p| p.host.as_str()).collect();
+            assert_eq!(owners, ["one", "two", "one"]);
+            assert_eq!(handler.hosts, ["one", "two"]);
+            assert_eq!(handler.lag, 9 + 3 + 4);
+            assert_eq!(
+                (handler.version.as_str(), handler.state.as_str()),
+                ("1", "running")
+            );
+            assert_eq!((handler.rate, handler.errors, handler.dead_letters), (20.0, 2, 4));
+        }
+    }
+
+    #[test]
+    fn the_least_good_partition_is_the_state() {
+        for (states, expected) in [
+            (["running", "running"], "running"),
+            (["running", "retrying"], "retrying"),
+            (["starting", "retrying"], "starting"),
+            (["running", "stopped"], "stopped"),
+            (["running", "standby"], "standby"),
+        ] {
+            let merged = merge(&[host("one", "1", 0, &[(0, states[0], 0), (1, states[1], 0)])]);
+            assert_eq!(merged[0].state, expected, "{states:?}");
+        }
+        let mut stopped = host("one", "1", 0, &[(0, "running", 0)]);
+        stopped.handlers[0]
+            .stopped_sources
+            .push("S is another stream".into());
+        let merged = merge(&[stopped]);
+        assert_eq!(merged[0].state, "source-stopped");
+        assert_eq!(merge(&[]), []);
+    }
+
+    #[test]
+    fn the_json_has_the_names_of_the_contract() {
+        let merged = merge(&[host("one", "1", 0, &[(0, "running", 0)])]);
+        let json = serde_json::to_value(&merged).expect("plain data");
+        let object = json[0].as_object().expect("an object");
+        for name in [
+            "name",
+            "version",
+            "digest",
+            "partitions",
+            "hosts",
+            "lag",
+            "rate",
+            "errors",
+            "dead_letters",
+            "state",
+            "stopped_sources",
+        ] {
+            assert!(object.contains_key(name), "{name}");
+        }
+        assert_eq!(json[0]["partitions"][0]["host"], "one");
+        assert_eq!(json[0]["partitions"][0]["state"], "running");
+    }
+}

@@ -1,0 +1,161 @@
+//! The command line: one file per command.
+//!
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed
+//! or found a difference, 2 wrong use.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::config::{self, Options};
+use crate::log::jetstream::JetStream;
+use crate::model::subjects::{FIRST_GENERATION, HandlerNames};
+use crate::{connect, telemetry};
+
+mod check;
+mod dead_letters;
+mod handlers;
+mod inspect;
+mod nats_server;
+mod print;
+mod run;
+mod state;
+mod up;
+
+const FAILED: u8 = 1;
+const WRONG_USE: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  weir up plugins/                           a development system, with its own nats-server
+  weir run --ledger SHOP --plugins plugins   a host, configured by flags, WEIR_… variables or weir.toml
+  weir handlers --ledger SHOP                what runs where, and how far behind it is
+  weir state get rotations N14228            the state of one key
+  weir dead-letters list delays              events that a handler would not take
+
+Exit codes: 0 done, 1 failed or found a difference, 2 wrong use.
+WEIR_LOG filters what is logged (like debug or weir=debug); NO_COLOR turns colours off.";
+
+/// Runs WebAssembly handlers over NATS JetStream and commits what they did atomically.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    /// How log lines are written to stderr
+    #[arg(
+        long,
+        value_enum,
+        default_value = "text",
+        env = "WEIR_LOG_FORMAT",
+        global = true
+    )]
+    log_format: telemetry::Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Starts a development system: a nats-server of its own and a host
+    Up(up::Arguments),
+    /// Runs a host as a service
+    Run(run::Arguments),
+    /// Shows the handlers that hosts run, and how far behind they are
+    Handlers(handlers::Arguments),
+    /// Shows what handlers keep
+    #[command(subcommand)]
+    State(state::Command),
+    /// Shows, redrives and drops events that a handler would not take
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
+    /// Shows what a Wasm file is and whether this host would run it
+    Inspect(inspect::Arguments),
+    /// Checks a NATS system and a ledger, and says what to change
+    Check(check::Arguments),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse(); // exits with 2 and a usage line by itself
+    let level = match cli.command {
+        Command::Run(_) | Command::Up(_) => LevelFilter::INFO,
+        _ => LevelFilter::WARN,
+    };
+    let done = telemetry::start(cli.log_format, level).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let done = runtime.block_on(execute(cli));
+        // Whatever still runs holds nothing that a kill could not interrupt.
+        runtime.shutdown_background();
+        done
+    });
+    done.unwrap_or_else(|error| {
+        if is_closed_pipe(&error) {
+            return ExitCode::SUCCESS; // `weir handlers | head`: they have seen enough
+        }
+        eprintln!("weir: {error:#}");
+        let wrong_use = error.downcast_ref::<config::Error>().is_some();
+        ExitCode::from(if wrong_use { WRONG_USE } else { FAILED })
+    })
+}
+
+async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    let options = cli.options;
+    match cli.command {
+        Command::Up(arguments) => up::up(options, arguments).await,
+        Command::Run(arguments) => run::run(&options, &arguments).await,
+        Command::Handlers(arguments) => handlers::handlers(&options, &arguments).await,
+        Command::State(command) => state::state(&options, command).await,
+        Command::DeadLetters(command) => dead_letters::dead_letters(&options, command).await,
+        Command::Inspect(arguments) => inspect::inspect(&arguments),
+        Command::Check(arguments) => check::check(&options, &arguments).await,
+    }
+}
+
+/// Connects a command that talks to a ledger; with the ledger's name.
+async fn connect(options: &Options) -> anyhow::Result<(JetStream, String)> {
+    let (nats, ledger) = options.client()?;
+    Ok((connect::for_command(&nats).await?, ledger))
+}
+
+/// The names of a handler's subjects and cells.
+fn names(ledger: &str, handler: &str) -> HandlerNames {
+    HandlerNames::new(ledger, handler, FIRST_GENERATION)
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_flags_of_the_contract() {
+        let line = "weir run --nats nats://127.0.0.1:4222 --ledger SHOP --subjects stats.>,orders.> --plugins DIR \
+                    --data DIR --http 127.0.0.1:0 --name h1 --replicas 1";
+        let cli = Cli::try_parse_from(line.split_whitespace()).expect("valid flags");
+        let Command::Run(arguments) = cli.command else {
+            panic!("another command");
+        };
+        let config = cli
+            .options
+            .host(&arguments.ledger, &arguments.host)
+            .expect("a configuration");
+        assert_eq!(config.ledger.subjects, ["stats.>", "orders.>"]);
+        assert_eq!(
+            (config.ledger.name.as_str(), config.host.name.as_str()),
+            ("SHOP", "h1")
+        );
+    }
+}
