@@ -107,7 +107,12 @@ impl Bus {
 
     /// Publishes one message and returns its sequence.
     pub async fn publish(&self, message: Outgoing) -> Result<u64> {
-        Ok(self.js.send_publish(message.subject.clone(), build(message)).await?.await?.sequence)
+        Ok(self
+            .js
+            .send_publish(message.subject.clone(), build(message))
+            .await?
+            .await?
+            .sequence)
     }
 
     /// Publishes all, in order, and returns once the server has them. Survives a
@@ -195,7 +200,10 @@ impl Bus {
                     data: message.message.payload,
                 });
             }
-            ensure!(all.len() > before, "{stream} says {pending} messages of {filter} are to come, and sends none");
+            ensure!(
+                all.len() > before,
+                "{stream} says {pending} messages of {filter} are to come, and sends none"
+            );
         }
         Ok(all)
     }
@@ -217,7 +225,10 @@ impl Bus {
 
     /// Makes a stream with exactly these settings.
     pub async fn create(&self, settings: Value) -> Result<()> {
-        let name = settings["name"].as_str().context("the settings have no name")?.to_owned();
+        let name = settings["name"]
+            .as_str()
+            .context("the settings have no name")?
+            .to_owned();
         self.api(&format!("STREAM.CREATE.{name}"), settings).await?;
         Ok(())
     }

@@ -86,9 +86,13 @@ pub fn judge(rotations: &[(u64, Rotation)]) -> (BTreeMap<String, u64>, Faults) {
         if !seen.numbers.insert(*n) {
             faults.doubled.push(at);
         } else if let Some(first) = first {
-            faults.doubled.push(format!("{at}, whose event was counted at {first}"));
+            faults
+                .doubled
+                .push(format!("{at}, whose event was counted at {first}"));
         } else if *n < seen.last || source <= seen.source {
-            faults.disordered.push(format!("{at}, after n={} of {}", seen.last, seen.source));
+            faults
+                .disordered
+                .push(format!("{at}, after n={} of {}", seen.last, seen.source));
         }
         seen.last = *n;
         seen.source = source;
@@ -148,7 +152,11 @@ mod tests {
         assert_eq!(faults(&[(1, 5), (3, 8)]).lost, ["k n=2"]);
         assert_eq!(faults(&[(2, 5)]).lost, ["k n=1"]);
         assert_eq!(faults(&[(1, 5), (1, 5)]).doubled.len(), 1);
-        assert_eq!(faults(&[(1, 5), (2, 5)]).doubled.len(), 1, "one event counted twice");
+        assert_eq!(
+            faults(&[(1, 5), (2, 5)]).doubled.len(),
+            1,
+            "one event counted twice"
+        );
         let swapped = faults(&[(2, 7), (1, 5)]);
         assert_eq!((swapped.disordered.len(), swapped.lost.len()), (1, 0));
         assert_eq!(faults(&[(1, 7), (2, 5)]).disordered.len(), 1, "source order");

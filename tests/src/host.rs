@@ -100,9 +100,8 @@ impl Launch {
 
     /// Starts a host without waiting for it.
     pub fn spawn(&self) -> Result<Host> {
-        let logs = TempDir::new()?;
-        let stderr = logs.path().join("stderr");
-        let mut child = Command::new(weir_binary()?)
+        let mut command = Command::new(weir_binary()?);
+        command
             .arg("run")
             .args(["--nats", &self.nats, "--ledger", &self.ledger])
             .args(["--subjects", &self.subjects, "--name", &self.name])
@@ -110,7 +109,39 @@ impl Launch {
             .arg("--plugins")
             .arg(&self.plugins)
             .arg("--data")
-            .arg(self.data.path())
+            .arg(self.data.path());
+        Host::spawn(command, &self.name, &self.http)
+    }
+}
+
+/// Starts `weir up PLUGINS` in the folder `at`, and waits for its ready line.
+pub async fn up(plugins: &Path, at: &Path) -> Result<Host> {
+    let mut command = Command::new(weir_binary()?);
+    command.arg("up").arg(plugins).current_dir(at);
+    let host = Host::spawn(command, "up", "")?;
+    host.ready().await?;
+    Ok(host)
+}
+
+/// A running `weir run` or `weir up`. Dropping it kills the process and prints the end of
+/// what it wrote, which cargo shows only of a test that failed.
+pub struct Host {
+    child: Child,
+    pid: u32,
+    name: String,
+    http: String,
+    stderr: PathBuf,
+    /// Words of the ready line, once there was one.
+    ready: watch::Receiver<Option<String>>,
+    _logs: TempDir,
+}
+
+impl Host {
+    fn spawn(mut command: Command, name: &str, http: &str) -> Result<Host> {
+        let logs = TempDir::new()?;
+        let stderr = logs.path().join("stderr");
+        let mut child = command
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&stderr)?)
@@ -130,29 +161,14 @@ impl Launch {
         Ok(Host {
             child,
             pid,
-            name: self.name.clone(),
-            http: self.http.clone(),
+            name: name.into(),
+            http: http.into(),
             stderr,
             ready: seen,
             _logs: logs,
         })
     }
-}
 
-/// A running `weir run`. Dropping it kills the process and prints the end of
-/// what it wrote, which cargo shows only of a test that failed.
-pub struct Host {
-    child: Child,
-    pid: u32,
-    name: String,
-    http: String,
-    stderr: PathBuf,
-    /// Words of the ready line, once there was one.
-    ready: watch::Receiver<Option<String>>,
-    _logs: TempDir,
-}
-
-impl Host {
     /// Waits for the ready line.
     pub async fn ready(&self) -> Result<()> {
         let mut ready = self.ready.clone();
@@ -160,7 +176,11 @@ impl Host {
         match line {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => bail!("host {} ended before it was ready:\n{}", self.name, self.tail()),
-            Err(_) => bail!("host {} was not ready in {PATIENCE:?}:\n{}", self.name, self.tail()),
+            Err(_) => bail!(
+                "host {} was not ready in {PATIENCE:?}:\n{}",
+                self.name,
+                self.tail()
+            ),
         }
     }
 
@@ -168,8 +188,14 @@ impl Host {
     fn http(&self) -> String {
         let ready = self.ready.borrow();
         let named = ready.as_deref().and_then(|line| {
-            let word = line.split_whitespace().find_map(|word| word.strip_prefix("http="))?;
-            Some(word.trim_start_matches("http://").trim_end_matches('/').to_owned())
+            let word = line
+                .split_whitespace()
+                .find_map(|word| word.strip_prefix("http="))?;
+            Some(
+                word.trim_start_matches("http://")
+                    .trim_end_matches('/')
+                    .to_owned(),
+            )
         });
         named.unwrap_or_else(|| self.http.clone())
     }
@@ -208,10 +234,14 @@ impl Host {
 
     /// Waits until the host has written `text` to stderr.
     pub async fn says(&self, text: &str) -> Result<()> {
-        until(&format!("host {} says {text:?}", self.name), PATIENCE, async || {
-            ensure!(self.stderr().contains(text), "it said:\n{}", self.tail());
-            Ok(())
-        })
+        until(
+            &format!("host {} says {text:?}", self.name),
+            PATIENCE,
+            async || {
+                ensure!(self.stderr().contains(text), "it said:\n{}", self.tail());
+                Ok(())
+            },
+        )
         .await
     }
 
@@ -235,27 +265,59 @@ impl Host {
     }
 
     /// SIGTERM, then the exit code.
-    pub async fn term(mut self) -> Result<Option<i32>> {
+    pub async fn term(self) -> Result<Option<i32>> {
         signal(self.pid, "TERM").await?;
-        let status = tokio::time::timeout(PATIENCE, self.child.wait())
-            .await
-            .map_err(|_| anyhow!("host {} did not end after SIGTERM:\n{}", self.name, self.tail()))??;
-        Ok(status.code())
+        Ok(self.ends().await?.0)
+    }
+
+    /// SIGINT, as Ctrl-C sends it, then the exit code.
+    pub async fn interrupt(self) -> Result<Option<i32>> {
+        signal(self.pid, "INT").await?;
+        Ok(self.ends().await?.0)
+    }
+
+    /// Processes that this one started and that still run (Linux's `/proc`).
+    pub fn children(&self) -> Result<Vec<u32>> {
+        let mut children = Vec::new();
+        for entry in std::fs::read_dir("/proc")? {
+            let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else {
+                continue; // no process
+            };
+            if parent(pid) == Some(self.pid) {
+                children.push(pid);
+            }
+        }
+        Ok(children)
     }
 
     /// Waits for the host to end by itself: its exit code and its stderr.
     pub async fn ends(mut self) -> Result<(Option<i32>, String)> {
         let status = tokio::time::timeout(PATIENCE, self.child.wait())
             .await
-            .map_err(|_| anyhow!("host {} goes on:\n{}", self.name, self.tail()))??;
+            .map_err(|_| anyhow!("host {} does not end:\n{}", self.name, self.tail()))??;
         Ok((status.code(), self.stderr()))
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        eprintln!("--- host {} (pid {}), its last lines:\n{}", self.name, self.pid, self.tail());
+        eprintln!(
+            "--- host {} (pid {}), its last lines:\n{}",
+            self.name,
+            self.pid,
+            self.tail()
+        );
     }
+}
+
+/// The parent of a process, unless that process is gone or waits to be buried.
+pub fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // `pid (name) state parent …`; the name may contain anything.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    (state != "Z").then_some(parent)
 }
 
 fn tail(text: &str) -> String {
@@ -315,7 +377,8 @@ impl Weir {
     /// Runs a command that must succeed, and reads its JSON.
     pub async fn json<T: DeserializeOwned>(&self, args: &[&str]) -> Result<T> {
         let output = self.run(&[args, &["--json"]].concat()).await?.exits(0)?;
-        serde_json::from_str(&output.stdout).with_context(|| format!("weir {args:?} --json wrote {output:#?}"))
+        serde_json::from_str(&output.stdout)
+            .with_context(|| format!("weir {args:?} --json wrote {output:#?}"))
     }
 
     /// What `weir handlers` says of one handler.
@@ -343,7 +406,10 @@ impl Weir {
             Value::String(text) => text,
             other => other.to_string(),
         };
-        Ok(cells.into_iter().map(|(name, value)| (name, text(value))).collect())
+        Ok(cells
+            .into_iter()
+            .map(|(name, value)| (name, text(value)))
+            .collect())
     }
 
     /// The handler's dead letters, oldest first.

@@ -31,13 +31,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(30);
 ///
 /// An `Err` of the condition says why it does not hold yet. The last one is part
 /// of the failure, which comes after `bound`.
-pub async fn until<T>(what: &str, bound: Duration, mut condition: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+pub async fn until<T>(
+    what: &str,
+    bound: Duration,
+    mut condition: impl AsyncFnMut() -> Result<T>,
+) -> Result<T> {
     let begin = Instant::now();
     loop {
         match condition().await {
             Ok(found) => return Ok(found),
             Err(reason) if begin.elapsed() >= bound => {
-                return Err(anyhow!("waited {} s for: {what}; last: {reason:#}", bound.as_secs()));
+                return Err(anyhow!(
+                    "waited {} s for: {what}; last: {reason:#}",
+                    bound.as_secs()
+                ));
             }
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }

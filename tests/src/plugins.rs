@@ -31,7 +31,12 @@ pub fn component(folder: &str) -> Result<PathBuf> {
     let text = fs::read_to_string(&manifest).with_context(|| format!("read {}", manifest.display()))?;
     let name = text
         .lines()
-        .find_map(|line| line.trim().strip_prefix("component")?.trim_start().strip_prefix('='))
+        .find_map(|line| {
+            line.trim()
+                .strip_prefix("component")?
+                .trim_start()
+                .strip_prefix('=')
+        })
         .and_then(|value| value.split('"').nth(1))
         .with_context(|| format!("{} names no component", manifest.display()))?;
     let component = folder.join(name);

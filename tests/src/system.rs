@@ -87,7 +87,11 @@ impl System {
     /// Starts the server and makes the sources. No host runs yet, and no handler
     /// is in the folder.
     pub async fn start() -> Result<System> {
-        let nats = NatsServer::start()?;
+        System::start_on(NatsServer::start()?).await
+    }
+
+    /// The same on a server that was started already.
+    pub async fn start_on(nats: NatsServer) -> Result<System> {
         let bus = Bus::connect(&nats.url()).await?;
         bus.source("FLIGHTS", "flights.>").await?;
         bus.source("EVENTS", "events.>").await?;
@@ -148,11 +152,15 @@ impl System {
     /// Waits until one more commit of any kind is in the ledger than at `since`,
     /// or `more` messages, and returns its last sequence.
     pub async fn progress(&self, since: u64, more: u64) -> Result<u64> {
-        until(&format!("{more} messages after {since} of the ledger"), PATIENCE, async || {
-            let last = self.bus.last_sequence(LEDGER).await?;
-            ensure!(last >= since + more, "the last is {last}");
-            Ok(last)
-        })
+        until(
+            &format!("{more} messages after {since} of the ledger"),
+            PATIENCE,
+            async || {
+                let last = self.bus.last_sequence(LEDGER).await?;
+                ensure!(last >= since + more, "the last is {last}");
+                Ok(last)
+            },
+        )
         .await
     }
 
@@ -169,7 +177,10 @@ impl System {
 
     /// What each host says of itself, from the bucket in which they do.
     pub async fn hosts(&self) -> Result<Vec<HostStatus>> {
-        let messages = self.bus.read("KV_weir_LEDGER_hosts", "$KV.weir_LEDGER_hosts.hosts.*").await?;
+        let messages = self
+            .bus
+            .read("KV_weir_LEDGER_hosts", "$KV.weir_LEDGER_hosts.hosts.*")
+            .await?;
         let mut latest = BTreeMap::new();
         for message in messages.into_iter().filter(|message| !message.data.is_empty()) {
             latest.insert(message.subject.clone(), serde_json::from_slice(&message.data)?);

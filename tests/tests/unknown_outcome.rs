@@ -105,10 +105,17 @@ async fn tallied(system: &System, flights: &Flights) -> Result<()> {
         let mut counts = BTreeMap::new();
         for key in flights.counts.keys() {
             let cells = system.weir.cells("tally", key).await?;
-            counts.insert(key.clone(), cells.get("n").map_or("0", String::as_str).parse::<u64>()?);
+            counts.insert(
+                key.clone(),
+                cells.get("n").map_or("0", String::as_str).parse::<u64>()?,
+            );
         }
         let total: u64 = counts.values().sum();
-        anyhow::ensure!(total >= flights.published, "{total} of {} events", flights.published);
+        anyhow::ensure!(
+            total >= flights.published,
+            "{total} of {} events",
+            flights.published
+        );
         Ok(counts)
     })
     .await?;

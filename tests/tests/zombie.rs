@@ -42,7 +42,9 @@ async fn a_host_that_slept_commits_nothing_after_it_was_replaced() -> Result<()>
     // Nothing of a's since the takeover: b's records follow each other without a gap.
     let incarnation_a = system.host("a").await?.incarnation;
     for record in system.bus.read(LEDGER, "$WEIR.LEDGER.c.rotations.>").await? {
-        let attempt = record.header("Weir-Attempt").context("a record without its attempt")?;
+        let attempt = record
+            .header("Weir-Attempt")
+            .context("a record without its attempt")?;
         ensure!(
             record.sequence < taken_over_at || !attempt.starts_with(&incarnation_a),
             "a committed record {} of {} after it was replaced",
@@ -69,15 +71,24 @@ async fn a_host_that_slept_commits_nothing_after_it_was_replaced() -> Result<()>
 /// Waits until the last record of every partition is of that host's process.
 /// Returns the highest sequence of these records.
 async fn everything_owned_by(system: &System, host: &str) -> Result<u64> {
-    until(&format!("every partition is owned by {host}"), PATIENCE, async || {
-        let incarnation = system.host(host).await?.incarnation;
-        let mut last = BTreeMap::new();
-        for record in system.bus.read(LEDGER, "$WEIR.LEDGER.c.rotations.>").await? {
-            let owned = record.header("Weir-Attempt").is_some_and(|a| a.starts_with(&incarnation));
-            last.insert(record.subject.clone(), (owned, record.sequence));
-        }
-        ensure!(!last.is_empty() && last.values().all(|(owned, _)| *owned), "{last:?}");
-        Ok(last.values().map(|(_, sequence)| *sequence).max().unwrap_or(0))
-    })
+    until(
+        &format!("every partition is owned by {host}"),
+        PATIENCE,
+        async || {
+            let incarnation = system.host(host).await?.incarnation;
+            let mut last = BTreeMap::new();
+            for record in system.bus.read(LEDGER, "$WEIR.LEDGER.c.rotations.>").await? {
+                let owned = record
+                    .header("Weir-Attempt")
+                    .is_some_and(|a| a.starts_with(&incarnation));
+                last.insert(record.subject.clone(), (owned, record.sequence));
+            }
+            ensure!(
+                !last.is_empty() && last.values().all(|(owned, _)| *owned),
+                "{last:?}"
+            );
+            Ok(last.values().map(|(_, sequence)| *sequence).max().unwrap_or(0))
+        },
+    )
     .await
 }

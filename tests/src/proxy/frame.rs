@@ -142,7 +142,10 @@ mod tests {
             block.len()
         );
         let all = frames(&text).await?;
-        let seen: Vec<(bool, bool)> = all.iter().map(|f| (f.closes_batch(), f.is_single_record())).collect();
+        let seen: Vec<(bool, bool)> = all
+            .iter()
+            .map(|f| (f.closes_batch(), f.is_single_record()))
+            .collect();
         assert_eq!(seen, [(true, false), (false, true), (false, false)]);
         Ok(())
     }
