@@ -2,9 +2,20 @@
 //! atomically. `ARCHITECTURE.md` is the map of this crate.
 
 pub mod admin;
+pub mod commit;
+pub mod config;
+pub mod dead_letters;
 pub mod deployment;
+pub mod dispatch;
 pub mod effects;
 pub mod handler;
+pub mod ledger;
 pub mod log;
+pub mod metrics;
 pub mod model;
+pub mod os;
+pub mod runtime;
+pub mod source;
 pub mod state;
+pub mod telemetry;
+pub mod toml_file;

@@ -1,7 +1,77 @@
 //! What a host says of itself and its handlers. Written into the hosts bucket
-//! about once a second with a TTL, read by `weir handlers` and by `/readyz`.
+//! about once a second with a TTL, read by `weir handlers`.
+//!
+//! * [`HostStatus`] is the document.
+//! * [`StatusHandle`] is where the core leaves the latest one within the process,
+//!   beside the reasons for which `/readyz` says no.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+
+/// The latest status of this host. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct StatusHandle {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    status: Option<HostStatus>,
+    not_ready: BTreeMap<String, String>,
+    http: String,
+}
+
+impl StatusHandle {
+    /// No status, and no reason not to be ready.
+    pub fn new() -> StatusHandle {
+        StatusHandle::default()
+    }
+
+    pub fn set(&self, status: HostStatus) {
+        self.lock().status = Some(status);
+    }
+
+    /// Where this host answers over HTTP; part of every status.
+    pub fn set_http(&self, address: impl Into<String>) {
+        self.lock().http = address.into();
+    }
+
+    pub fn http(&self) -> String {
+        self.lock().http.clone()
+    }
+
+    /// The latest status; `None` before the first.
+    pub fn get(&self) -> Option<HostStatus> {
+        self.lock().status.clone()
+    }
+
+    /// The host is not ready because of `what`, until that is cleared. A second
+    /// reason for the same replaces the first.
+    pub fn set_not_ready(&self, what: &str, reason: impl Into<String>) {
+        self.lock().not_ready.insert(what.to_owned(), reason.into());
+    }
+
+    /// `what` is no reason any more, if it was one.
+    pub fn clear(&self, what: &str) {
+        self.lock().not_ready.remove(what);
+    }
+
+    /// Why the host is not ready, as `what: reason`, by name. Empty if it is.
+    pub fn not_ready(&self) -> Vec<String> {
+        let shared = self.lock();
+        let reasons = shared.not_ready.iter();
+        reasons
+            .map(|(what, reason)| format!("{what}: {reason}"))
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // Both fields are whole after every change, so a panic elsewhere leaves them usable.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostStatus {

@@ -1,8 +1,73 @@
 //! `handler.toml`: what a handler reads, how events get their key, and what it
 //! may do.
+//!
+//! * [`Manifest`] is one that was read and found valid; the rest of the host
+//!   sees only this.
+//! * The structs of [`parse`](self::parse) mirror the file and keep where each
+//!   field stands in it, so that every error can name its line.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::toml_file;
+
+mod parse;
+#[cfg(test)]
+mod tests;
+
+/// The file in a handler's folder.
+pub const FILE_NAME: &str = "handler.toml";
+
+/// Bytes of a handler's name: a token of many subjects.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Partitions of one handler. Each has a commit record of its own, and a host
+/// that holds all of them must read that many at start.
+pub const PARTITIONS_MAX: u32 = 1_024;
+
+/// Partitions where the manifest does not say.
+pub const PARTITIONS_DEFAULT: u32 = 16;
+
+/// Memory of an instance where the manifest does not say, and the most it may
+/// say: the address space of 32-bit Wasm.
+pub const MEMORY_MIB_DEFAULT: u32 = 64;
+pub const MEMORY_MIB_MAX: u32 = 4_096;
+
+/// Time of one invocation where the manifest does not say, and the most it may
+/// say: a partition, and a stop of the host, waits that long.
+pub const TIME_MS_DEFAULT: u32 = 1_000;
+pub const TIME_MS_MAX: u32 = 600_000;
+
+/// Bytes that one invocation may emit, write and set, where the manifest does
+/// not say.
+pub const EFFECTS_BYTES_DEFAULT: usize = 512 * 1024;
+
+/// The most it may say. Far above what a server takes in one message, far
+/// below what would hurt the host.
+pub const EFFECTS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes that one invocation may log, where the manifest does not say.
+pub const LOG_BYTES_DEFAULT: usize = 16 * 1024;
+pub const LOG_BYTES_MAX: usize = 1024 * 1024;
+
+/// Invocations of one event, where the manifest does not say.
+pub const ATTEMPTS_DEFAULT: u32 = 5;
+pub const ATTEMPTS_MAX: u32 = 1_000_000;
+
+/// Waits between them, where the manifest does not say; in milliseconds.
+pub const BACKOFF_MS_DEFAULT: [u64; 3] = [100, 1_000, 10_000];
+
+/// The longest wait between two attempts: an hour, in milliseconds.
+pub const BACKOFF_MS_MAX: u64 = 3_600_000;
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: cannot be read: {source}", file.display())]
+    Read { file: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Invalid(#[from] toml_file::Error),
+}
 
 /// A manifest that was read and found valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +95,34 @@ pub struct Source {
     pub stream: String,
     pub subjects: Vec<String>,
     pub start: crate::log::Start,
+}
+
+impl Manifest {
+    /// Reads and checks a manifest: the file, or the [`FILE_NAME`] in a folder.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place in the file.
+    pub fn read(path: &Path) -> Result<Manifest, Error> {
+        let file = if path.is_dir() {
+            path.join(FILE_NAME)
+        } else {
+            path.to_owned()
+        };
+        let text = std::fs::read_to_string(&file).map_err(|source| Error::Read {
+            file: file.clone(),
+            source,
+        })?;
+        let manifest = Self::parse(&file, &text)?;
+        Ok(manifest)
+    }
+
+    /// Checks the text of a manifest whose file is, or would be, `file`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place in the text.
+    pub fn parse(file: &Path, text: &str) -> Result<Manifest, toml_file::Error> {
+        parse::manifest(toml_file::Document { file, text })
+    }
 }
 
 /// Where an event's key comes from.

@@ -130,6 +130,11 @@ impl HandlerNames {
         self.subject('d', &format!("{partition}.{}.b", token(event_id)))
     }
 
+    /// The description of one dead letter, whatever its partition.
+    pub fn dead_letter_anywhere(&self, event_id: &str) -> String {
+        self.subject('d', &format!("*.{}.m", token(event_id)))
+    }
+
     /// Every dead letter's description.
     pub fn dead_letters(&self) -> String {
         self.subject('d', "*.*.m")

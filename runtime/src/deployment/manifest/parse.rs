@@ -1,0 +1,399 @@
+//! From the text of a `handler.toml` to a checked [`Manifest`].
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use toml::Spanned;
+
+use super::{InstanceMode, KeyFrom, Limits, Manifest, Retry, Source};
+use crate::log::Start;
+use crate::model::pattern;
+use crate::toml_file::{Document, Error};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: Spanned<String>,
+    component: Spanned<String>,
+    #[serde(default)]
+    version: String,
+    partitions: Option<Spanned<i64>>,
+    instance: Option<Spanned<String>>,
+    source: Spanned<Vec<Spanned<SourceTable>>>,
+    key: Option<Spanned<KeyTable>>,
+    #[serde(default)]
+    emit: EmitTable,
+    #[serde(default)]
+    limits: LimitsTable,
+    #[serde(default)]
+    retry: RetryTable,
+    #[serde(default)]
+    config: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceTable {
+    stream: Spanned<String>,
+    subjects: Spanned<Vec<Spanned<String>>>,
+    start: Option<Spanned<StartValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "must be \"all\", \"new\", a sequence or an RFC 3339 time"
+)]
+enum StartValue {
+    Sequence(i64),
+    Text(String),
+    /// A time without quotes, which TOML knows.
+    Time(toml::value::Datetime),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyTable {
+    header: Option<Spanned<String>>,
+    subject_token: Option<Spanned<i64>>,
+    json: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct EmitTable {
+    #[serde(default)]
+    subjects: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct LimitsTable {
+    memory_mib: Option<Spanned<i64>>,
+    time_ms: Option<Spanned<i64>>,
+    effects_bytes: Option<Spanned<i64>>,
+    log_bytes: Option<Spanned<i64>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RetryTable {
+    attempts: Option<Spanned<i64>>,
+    backoff_ms: Option<Spanned<Vec<Spanned<i64>>>>,
+}
+
+/// Reads and checks the whole manifest.
+pub(super) fn manifest(document: Document<'_>) -> Result<Manifest, Error> {
+    let file: File = document.parse()?;
+    Ok(Manifest {
+        name: name(document, file.name)?,
+        component: component(document, &file.component)?,
+        version: file.version,
+        partitions: integer(document, "partitions", file.partitions, 1, super::PARTITIONS_MAX)?
+            .unwrap_or(super::PARTITIONS_DEFAULT),
+        sources: sources(document, file.source)?,
+        key: key(document, file.key)?,
+        emit: emit(document, file.emit)?,
+        limits: limits(document, file.limits)?,
+        retry: retry(document, file.retry)?,
+        config: file.config,
+        instance: instance(document, file.instance)?,
+    })
+}
+
+fn name(document: Document<'_>, name: Spanned<String>) -> Result<String, Error> {
+    let text = name.get_ref();
+    let valid = !text.is_empty()
+        && text.len() <= super::NAME_BYTES_MAX
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if !valid {
+        let max = super::NAME_BYTES_MAX;
+        return Err(document.error(
+            name.span(),
+            "name",
+            format!("`{text}` is no name: 1 to {max} of the characters a-z, 0-9 and -"),
+        ));
+    }
+    Ok(name.into_inner())
+}
+
+fn component(document: Document<'_>, component: &Spanned<String>) -> Result<std::path::PathBuf, Error> {
+    let folder = document.file.parent().unwrap_or(std::path::Path::new(""));
+    let path = folder.join(component.get_ref());
+    if component.get_ref().is_empty() || !path.is_file() {
+        return Err(document.error(
+            component.span(),
+            "component",
+            format!("there is no file {}; build the component first", path.display()),
+        ));
+    }
+    Ok(path)
+}
+
+fn sources(document: Document<'_>, tables: Spanned<Vec<Spanned<SourceTable>>>) -> Result<Vec<Source>, Error> {
+    if tables.get_ref().is_empty() {
+        return Err(document.error(tables.span(), "source", "a handler needs at least one [[source]]"));
+    }
+    let mut sources: Vec<Source> = Vec::new();
+    for table in tables.into_inner() {
+        let source = source(document, table.into_inner(), &sources)?;
+        sources.push(source);
+    }
+    Ok(sources)
+}
+
+fn source(document: Document<'_>, table: SourceTable, before: &[Source]) -> Result<Source, Error> {
+    let stream = table.stream.get_ref();
+    if stream.is_empty() || stream.contains(['.', '*', '>', '/', '\\']) || has_space(stream) {
+        return Err(document.error(
+            table.stream.span(),
+            "source.stream",
+            format!("`{stream}` is no stream name: it may not be empty or hold spaces or any of . * > / \\"),
+        ));
+    }
+    if before.iter().any(|source| source.stream == *stream) {
+        return Err(document.error(
+            table.stream.span(),
+            "source.stream",
+            format!("stream {stream} is named twice: put the subjects into one [[source]]"),
+        ));
+    }
+    if table.subjects.get_ref().is_empty() {
+        return Err(document.error(
+            table.subjects.span(),
+            "source.subjects",
+            "name at least one subject; \">\" is all of the stream",
+        ));
+    }
+    let mut subjects: Vec<String> = Vec::new();
+    for subject in table.subjects.get_ref() {
+        let at = |problem| document.error(subject.span(), "source.subjects", problem);
+        pattern::check(subject.get_ref()).map_err(at)?;
+        if let Some(other) = subjects.iter().find(|s| pattern::overlap(s, subject.get_ref())) {
+            return Err(at(format!(
+                "`{}` overlaps `{other}`; the server refuses overlapping filters",
+                subject.get_ref()
+            )));
+        }
+        subjects.push(subject.get_ref().clone());
+    }
+    let start = match table.start {
+        None => Start::First,
+        Some(value) => start(document, value)?,
+    };
+    Ok(Source {
+        stream: table.stream.into_inner(),
+        subjects,
+        start,
+    })
+}
+
+fn start(document: Document<'_>, value: Spanned<StartValue>) -> Result<Start, Error> {
+    let span = value.span();
+    let wrong = |found: String| {
+        document.error(
+            span.clone(),
+            "source.start",
+            format!("`{found}` must be \"all\", \"new\", a sequence from 1 or an RFC 3339 time since 1970"),
+        )
+    };
+    let text = match value.into_inner() {
+        StartValue::Sequence(sequence) => {
+            return match u64::try_from(sequence) {
+                Ok(sequence @ 1..) => Ok(Start::Sequence(sequence)),
+                _ => Err(wrong(sequence.to_string())),
+            };
+        }
+        StartValue::Text(text) => text,
+        StartValue::Time(time) => time.to_string(),
+    };
+    match text.as_str() {
+        "all" => Ok(Start::First),
+        "new" => Ok(Start::New),
+        _ => {
+            let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| wrong(text.clone()))?;
+            let nanos = u64::try_from(time.unix_timestamp_nanos()).map_err(|_| wrong(text))?;
+            Ok(Start::Time(nanos))
+        }
+    }
+}
+
+fn key(document: Document<'_>, table: Option<Spanned<KeyTable>>) -> Result<KeyFrom, Error> {
+    let Some(table) = table else {
+        return Ok(KeyFrom::Subject);
+    };
+    let span = table.span();
+    match table.into_inner() {
+        KeyTable {
+            header: Some(header),
+            subject_token: None,
+            json: None,
+        } => {
+            let name = header.get_ref();
+            if name.is_empty() || name.contains(':') || has_space(name) {
+                return Err(document.error(
+                    header.span(),
+                    "key.header",
+                    format!("`{name}` is no header name"),
+                ));
+            }
+            Ok(KeyFrom::Header(header.into_inner()))
+        }
+        KeyTable {
+            header: None,
+            subject_token: Some(token),
+            json: None,
+        } => {
+            let token = integer(document, "key.subject_token", Some(token), 1, 1_024_u32)?;
+            Ok(KeyFrom::SubjectToken(token.map_or(1, |token| token as usize)))
+        }
+        KeyTable {
+            header: None,
+            subject_token: None,
+            json: Some(json),
+        } => {
+            if !is_pointer(json.get_ref()) {
+                return Err(document.error(
+                    json.span(),
+                    "key.json",
+                    format!(
+                        "`{}` is no JSON pointer, like \"/customer/id\" (RFC 6901)",
+                        json.get_ref()
+                    ),
+                ));
+            }
+            Ok(KeyFrom::Json(json.into_inner()))
+        }
+        _ => Err(document.error(
+            span,
+            "key",
+            "exactly one of header, subject_token and json; without [key] the subject is the key",
+        )),
+    }
+}
+
+/// Whether a string is a JSON pointer to a member: `/`, and `~` only as `~0` or `~1`.
+fn is_pointer(text: &str) -> bool {
+    text.starts_with('/') && text.split('~').skip(1).all(|after| after.starts_with(['0', '1']))
+}
+
+fn emit(document: Document<'_>, table: EmitTable) -> Result<Vec<String>, Error> {
+    let mut subjects = Vec::new();
+    for subject in table.subjects {
+        let at = |problem| document.error(subject.span(), "emit.subjects", problem);
+        pattern::check(subject.get_ref()).map_err(at)?;
+        if subject.get_ref().starts_with('$') {
+            return Err(at(format!(
+                "`{}`: subjects that begin with $ belong to the server and to Weir",
+                subject.get_ref()
+            )));
+        }
+        subjects.push(subject.get_ref().clone());
+    }
+    Ok(subjects)
+}
+
+fn limits(document: Document<'_>, table: LimitsTable) -> Result<Limits, Error> {
+    Ok(Limits {
+        memory_mib: integer(
+            document,
+            "limits.memory_mib",
+            table.memory_mib,
+            1,
+            super::MEMORY_MIB_MAX,
+        )?
+        .unwrap_or(super::MEMORY_MIB_DEFAULT),
+        time_ms: integer(document, "limits.time_ms", table.time_ms, 1, super::TIME_MS_MAX)?
+            .unwrap_or(super::TIME_MS_DEFAULT),
+        effects_bytes: integer(
+            document,
+            "limits.effects_bytes",
+            table.effects_bytes,
+            1,
+            super::EFFECTS_BYTES_MAX,
+        )?
+        .unwrap_or(super::EFFECTS_BYTES_DEFAULT),
+        log_bytes: integer(
+            document,
+            "limits.log_bytes",
+            table.log_bytes,
+            1,
+            super::LOG_BYTES_MAX,
+        )?
+        .unwrap_or(super::LOG_BYTES_DEFAULT),
+    })
+}
+
+fn retry(document: Document<'_>, table: RetryTable) -> Result<Retry, Error> {
+    let attempts = integer(document, "retry.attempts", table.attempts, 1, super::ATTEMPTS_MAX)?
+        .unwrap_or(super::ATTEMPTS_DEFAULT);
+    let Some(list) = table.backoff_ms else {
+        return Ok(Retry {
+            attempts,
+            backoff_ms: super::BACKOFF_MS_DEFAULT.to_vec(),
+        });
+    };
+    if list.get_ref().is_empty() {
+        return Err(document.error(
+            list.span(),
+            "retry.backoff_ms",
+            "name at least one wait; the last one repeats",
+        ));
+    }
+    let mut backoff_ms = Vec::new();
+    for wait in list.into_inner() {
+        backoff_ms.extend(integer(
+            document,
+            "retry.backoff_ms",
+            Some(wait),
+            0,
+            super::BACKOFF_MS_MAX,
+        )?);
+    }
+    Ok(Retry { attempts, backoff_ms })
+}
+
+fn instance(document: Document<'_>, value: Option<Spanned<String>>) -> Result<InstanceMode, Error> {
+    let Some(value) = value else {
+        return Ok(InstanceMode::default());
+    };
+    match value.get_ref().as_str() {
+        "reused" => Ok(InstanceMode::Reused),
+        "per-event" => Ok(InstanceMode::PerEvent),
+        other => Err(document.error(
+            value.span(),
+            "instance",
+            format!("`{other}` must be \"reused\" or \"per-event\""),
+        )),
+    }
+}
+
+/// A number between `min` and `max`, or an error at its place.
+fn integer<T>(
+    document: Document<'_>,
+    field: &str,
+    value: Option<Spanned<i64>>,
+    min: T,
+    max: T,
+) -> Result<Option<T>, Error>
+where
+    T: TryFrom<i64> + PartialOrd + std::fmt::Display,
+{
+    let Some(value) = value else { return Ok(None) };
+    match T::try_from(*value.get_ref()) {
+        Ok(number) if number >= min && number <= max => Ok(Some(number)),
+        _ => Err(document.error(
+            value.span(),
+            field,
+            format!("{} must be from {min} to {max}", value.get_ref()),
+        )),
+    }
+}
+
+fn has_space(text: &str) -> bool {
+    text.chars().any(|c| c.is_whitespace() || c.is_control())
+}

@@ -1,0 +1,414 @@
+use super::*;
+use crate::log::Start;
+
+const WHOLE: &str = r#"
+name = "delays"
+component = "delays.wasm"
+version = "1.4.0"
+partitions = 8
+instance = "per-event"
+
+[[source]]
+stream = "FLIGHTS"
+subjects = ["flights.>"]
+start = "new"
+
+[[source]]
+stream = "WEATHER"
+subjects = ["weather.*.now", "weather.*.soon"]
+start = 17
+
+[key]
+json = "/customer/id"
+
+[emit]
+subjects = ["stats.>"]
+
+[limits]
+memory_mib = 32
+time_ms = 5
+effects_bytes = 1000
+log_bytes = 10
+
+[retry]
+attempts = 1
+backoff_ms = [0, 7]
+
+[config]
+threshold_minutes = "30"
+"#;
+
+const LEAST: &str = "name = \"d\"\ncomponent = \"d.wasm\"\n[[source]]\nstream = \"S\"\nsubjects = [\">\"]\n";
+
+/// Reads `text` as a manifest beside a component of either name.
+fn read(text: &str) -> Result<Manifest, String> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for component in ["delays.wasm", "d.wasm"] {
+        std::fs::write(folder.path().join(component), b"\0asm").expect("a component");
+    }
+    std::fs::write(folder.path().join(FILE_NAME), text).expect("a manifest");
+    Manifest::read(folder.path()).map_err(|error| {
+        // The folder's name is random: leave what stands behind it.
+        let text = error.to_string();
+        let prefix = format!("{}/", folder.path().display());
+        text.replace(&prefix, "")
+    })
+}
+
+#[test]
+fn a_whole_manifest() {
+    let manifest = read(WHOLE).expect("a valid manifest");
+    assert!(manifest.component.ends_with("delays.wasm") && manifest.component.is_absolute());
+    assert_eq!(
+        manifest,
+        Manifest {
+            name: "delays".into(),
+            component: manifest.component.clone(),
+            version: "1.4.0".into(),
+            partitions: 8,
+            sources: vec![
+                Source {
+                    stream: "FLIGHTS".into(),
+                    subjects: vec!["flights.>".into()],
+                    start: Start::New,
+                },
+                Source {
+                    stream: "WEATHER".into(),
+                    subjects: vec!["weather.*.now".into(), "weather.*.soon".into()],
+                    start: Start::Sequence(17),
+                },
+            ],
+            key: KeyFrom::Json("/customer/id".into()),
+            emit: vec!["stats.>".into()],
+            limits: Limits {
+                memory_mib: 32,
+                time_ms: 5,
+                effects_bytes: 1000,
+                log_bytes: 10,
+            },
+            retry: Retry {
+                attempts: 1,
+                backoff_ms: vec![0, 7],
+            },
+            config: BTreeMap::from([("threshold_minutes".into(), "30".into())]),
+            instance: InstanceMode::PerEvent,
+        }
+    );
+}
+
+#[test]
+fn the_least_manifest_has_the_defaults() {
+    let manifest = read(LEAST).expect("a valid manifest");
+    assert_eq!(manifest.partitions, PARTITIONS_DEFAULT);
+    assert_eq!(manifest.sources[0].start, Start::First);
+    assert_eq!(manifest.key, KeyFrom::Subject);
+    assert_eq!(manifest.limits.memory_mib, MEMORY_MIB_DEFAULT);
+    assert_eq!(manifest.limits.time_ms, TIME_MS_DEFAULT);
+    assert_eq!(manifest.limits.effects_bytes, EFFECTS_BYTES_DEFAULT);
+    assert_eq!(manifest.limits.log_bytes, LOG_BYTES_DEFAULT);
+    assert_eq!(manifest.retry.attempts, ATTEMPTS_DEFAULT);
+    assert_eq!(manifest.retry.backoff_ms, BACKOFF_MS_DEFAULT);
+    assert_eq!(manifest.instance, InstanceMode::Reused);
+    assert!(manifest.emit.is_empty() && manifest.config.is_empty() && manifest.version.is_empty());
+}
+
+#[test]
+fn starts() {
+    for (start, expected) in [
+        ("\"all\"", Start::First),
+        ("\"new\"", Start::New),
+        ("1", Start::Sequence(1)),
+        ("\"1970-01-01T00:00:01Z\"", Start::Time(1_000_000_000)),
+        ("1970-01-01T01:00:01.5+01:00", Start::Time(1_500_000_000)),
+    ] {
+        let manifest =
+            read(&format!("{LEAST}start = {start}\n")).unwrap_or_else(|error| panic!("{start}: {error}"));
+        assert_eq!(manifest.sources[0].start, expected, "{start}");
+    }
+}
+
+#[test]
+fn keys() {
+    for (key, expected) in [
+        ("header = \"Customer-Id\"", KeyFrom::Header("Customer-Id".into())),
+        ("subject_token = 2", KeyFrom::SubjectToken(2)),
+        ("json = \"/a~1b\"", KeyFrom::Json("/a~1b".into())),
+    ] {
+        let manifest =
+            read(&format!("{LEAST}[key]\n{key}\n")).unwrap_or_else(|error| panic!("{key}: {error}"));
+        assert_eq!(manifest.key, expected, "{key}");
+    }
+}
+
+/// Each case replaces a part of [`WHOLE`] and gives the error, which must name
+/// file, line, column and field.
+#[test]
+fn every_error_names_its_place() {
+    for (from, to, expected) in [
+        (
+            "partitions = 8",
+            "partitons = 8",
+            "handler.toml:5:1: partitons: unknown field `partitons`, expected one of",
+        ),
+        (
+            "partitions = 8",
+            "partitions = \"8\"",
+            "handler.toml:5:14: partitions: invalid type: string \"8\", expected i64",
+        ),
+        (
+            "partitions = 8",
+            "partitions = 0",
+            "handler.toml:5:14: partitions: 0 must be from 1 to 1024",
+        ),
+        (
+            "partitions = 8",
+            "partitions = 1025",
+            "handler.toml:5:14: partitions: 1025 must be from 1 to 1024",
+        ),
+        (
+            "partitions = 8",
+            "partitions = -1",
+            "handler.toml:5:14: partitions: -1 must be from 1 to 1024",
+        ),
+        ("partitions = 8", "partitions = ", "handler.toml:5:"),
+        (
+            "name = \"delays\"\n",
+            "name = \"De lays\"\n",
+            "handler.toml:2:8: name: `De lays` is no name",
+        ),
+        (
+            "name = \"delays\"\n",
+            "name = \"\"\n",
+            "handler.toml:2:8: name: `` is no name",
+        ),
+        (
+            "name = \"delays\"\n",
+            "\n",
+            "handler.toml:1:1: missing field `name`",
+        ),
+        (
+            "\"delays.wasm\"",
+            "\"gone.wasm\"",
+            "handler.toml:3:13: component: there is no file gone.wasm",
+        ),
+        (
+            "\"delays.wasm\"",
+            "\"\"",
+            "handler.toml:3:13: component: there is no file",
+        ),
+        (
+            "\"per-event\"",
+            "\"never\"",
+            "handler.toml:6:12: instance: `never` must be",
+        ),
+        (
+            "\"FLIGHTS\"",
+            "\"FLI.GHTS\"",
+            "handler.toml:9:10: source.stream: `FLI.GHTS` is no stream name",
+        ),
+        (
+            "\"WEATHER\"",
+            "\"FLIGHTS\"",
+            "handler.toml:14:10: source.stream: stream FLIGHTS is named twice: put the subjects into one [[source]]",
+        ),
+        (
+            "[\"flights.>\"]",
+            "[\"flights..x\"]",
+            "handler.toml:10:13: source.subjects: `flights..x` has an empty token",
+        ),
+        (
+            "[\"flights.>\"]",
+            "[\">.x\"]",
+            "handler.toml:10:13: source.subjects: `>.x` has `>` before its last token",
+        ),
+        (
+            "[\"flights.>\"]",
+            "[]",
+            "handler.toml:10:12: source.subjects: name at least one subject",
+        ),
+        (
+            "\"weather.*.soon\"",
+            "\"weather.>\"",
+            "handler.toml:15:30: source.subjects: `weather.>` overlaps `weather.*.now`",
+        ),
+        (
+            "\"new\"",
+            "\"newest\"",
+            "handler.toml:11:9: source.start: `newest` must be",
+        ),
+        (
+            "start = 17",
+            "start = 0",
+            "handler.toml:16:9: source.start: `0` must be",
+        ),
+        (
+            "start = 17",
+            "start = true",
+            "handler.toml:16:9: source.start: must be \"all\"",
+        ),
+        (
+            "start = 17",
+            "begin = 17",
+            "handler.toml:16:1: source.begin: unknown field `begin`",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "",
+            "handler.toml:18:1: key: exactly one of",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "json = \"/a\"\nheader = \"b\"",
+            "handler.toml:18:1: key: exactly one of",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "json = \"customer\"",
+            "handler.toml:19:8: key.json: `customer` is no JSON pointer",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "json = \"/a~2\"",
+            "handler.toml:19:8: key.json: `/a~2` is no JSON pointer",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "header = \"a b\"",
+            "handler.toml:19:10: key.header: `a b` is no header name",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "subject_token = 0",
+            "handler.toml:19:17: key.subject_token: 0 must be from 1",
+        ),
+        (
+            "json = \"/customer/id\"",
+            "body = \"x\"",
+            "handler.toml:19:1: key.body: unknown field `body`",
+        ),
+        (
+            "\"stats.>\"",
+            "\"$SYS.x\"",
+            "handler.toml:22:13: emit.subjects: `$SYS.x`: subjects that begin with $",
+        ),
+        (
+            "\"stats.>\"",
+            "\"stats.\"",
+            "handler.toml:22:13: emit.subjects: `stats.` has an empty token",
+        ),
+        (
+            "memory_mib = 32",
+            "memory_mib = 0",
+            "handler.toml:25:14: limits.memory_mib: 0 must be from 1 to 4096",
+        ),
+        (
+            "time_ms = 5",
+            "time_ms = -5",
+            "handler.toml:26:11: limits.time_ms: -5 must be from 1",
+        ),
+        (
+            "time_ms = 5",
+            "time_ms = 1.5",
+            "handler.toml:26:11: limits.time_ms: invalid type: floating point",
+        ),
+        (
+            "effects_bytes = 1000",
+            "effects_bytes = 0",
+            "handler.toml:27:17: limits.effects_bytes: 0 must be",
+        ),
+        (
+            "log_bytes = 10",
+            "log_bytes = 0",
+            "handler.toml:28:13: limits.log_bytes: 0 must be",
+        ),
+        (
+            "log_bytes = 10",
+            "stack = 10",
+            "handler.toml:28:1: limits.stack: unknown field `stack`",
+        ),
+        (
+            "attempts = 1",
+            "attempts = 0",
+            "handler.toml:31:12: retry.attempts: 0 must be from 1",
+        ),
+        (
+            "[0, 7]",
+            "[]",
+            "handler.toml:32:14: retry.backoff_ms: name at least one wait",
+        ),
+        (
+            "[0, 7]",
+            "[0, -7]",
+            "handler.toml:32:18: retry.backoff_ms: -7 must be from 0 to 3600000",
+        ),
+        (
+            "\"30\"",
+            "30",
+            "handler.toml:35:21: config.threshold_minutes: invalid type: integer `30`, expected a string",
+        ),
+    ] {
+        assert_eq!(WHOLE.matches(from).count(), 1, "`{from}` must be there once");
+        let error = read(&WHOLE.replace(from, to)).expect_err(to);
+        assert!(
+            error.starts_with(expected),
+            "{to}\n  said     {error}\n  expected {expected}"
+        );
+    }
+}
+
+#[test]
+fn a_manifest_without_a_source() {
+    for text in [
+        "name = \"d\"\ncomponent = \"d.wasm\"\n",
+        "name = \"d\"\ncomponent = \"d.wasm\"\nsource = []\n",
+    ] {
+        let error = read(text).expect_err("no source");
+        assert!(error.contains("source"), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Manifest::read(Path::new("/nowhere/at/all")).expect_err("no file");
+    assert!(
+        error.to_string().starts_with("/nowhere/at/all: cannot be read"),
+        "{error}"
+    );
+}
+
+/// `docs/limits.md` names these numbers; this keeps it honest.
+#[test]
+fn the_documented_limits_are_the_constants() {
+    use crate::effects::dead_letter;
+    use crate::model::{limits, pattern};
+
+    let page = include_str!("../../../../docs/limits.md");
+    for (name, number) in [
+        ("name", NAME_BYTES_MAX),
+        ("partitions", PARTITIONS_MAX as usize),
+        ("partitions, default", PARTITIONS_DEFAULT as usize),
+        ("limits.memory_mib", MEMORY_MIB_MAX as usize),
+        ("limits.memory_mib, default", MEMORY_MIB_DEFAULT as usize),
+        ("limits.time_ms", TIME_MS_MAX as usize),
+        ("limits.time_ms, default", TIME_MS_DEFAULT as usize),
+        ("limits.effects_bytes", EFFECTS_BYTES_MAX),
+        ("limits.effects_bytes, default", EFFECTS_BYTES_DEFAULT),
+        ("limits.log_bytes", LOG_BYTES_MAX),
+        ("limits.log_bytes, default", LOG_BYTES_DEFAULT),
+        ("retry.attempts", ATTEMPTS_MAX as usize),
+        ("retry.attempts, default", ATTEMPTS_DEFAULT as usize),
+        ("retry.backoff_ms", BACKOFF_MS_MAX as usize),
+        ("key", limits::KEY_BYTES_MAX),
+        ("cell or timer name", limits::NAME_BYTES_MAX),
+        ("cells per key", limits::CELLS_PER_KEY_MAX),
+        ("messages per event", limits::EFFECT_MESSAGES_MAX),
+        ("messages per batch", limits::BATCH_MESSAGES_MAX),
+        ("subject", pattern::SUBJECT_BYTES_MAX),
+        ("reason of a dead letter", dead_letter::TEXT_BYTES_MAX),
+        ("headers of a dead letter", dead_letter::HEADER_BYTES_MAX),
+    ] {
+        let row = format!("| {name} | {number} |");
+        assert!(page.contains(&row), "docs/limits.md lacks the row: {row}");
+    }
+    assert!(page.contains(&format!("| retry.backoff_ms, default | {BACKOFF_MS_DEFAULT:?} |")));
+}

@@ -1,0 +1,111 @@
+//! Subjects and subject patterns, by the rules of NATS: tokens separated by
+//! dots, `*` for one token, a last `>` for one or more.
+
+/// Longest subject or pattern that Weir takes. The server's bound is that of a
+/// protocol line (4,096 bytes), which holds more than the subject.
+pub const SUBJECT_BYTES_MAX: usize = 1_024;
+
+/// Bytes of a name that is one token of many subjects: a ledger's, a host's.
+pub const TOKEN_BYTES_MAX: usize = 64;
+
+/// Says what is wrong with a pattern, if anything is.
+///
+/// ```
+/// use weir::model::pattern::check;
+/// assert!(check("flights.*.UA.>").is_ok());
+/// assert!(check("flights..UA").is_err());
+/// ```
+pub fn check(pattern: &str) -> Result<(), String> {
+    if pattern.is_empty() {
+        return Err("a subject may not be empty".into());
+    }
+    if pattern.len() > SUBJECT_BYTES_MAX {
+        return Err(format!("`{pattern}` is longer than {SUBJECT_BYTES_MAX} bytes"));
+    }
+    if let Some(bad) = pattern.chars().find(|c| c.is_whitespace() || c.is_control()) {
+        return Err(format!("`{}` holds {bad:?}", pattern.escape_debug()));
+    }
+    let mut tokens = pattern.split('.').peekable();
+    while let Some(token) = tokens.next() {
+        if token.is_empty() {
+            return Err(format!("`{pattern}` has an empty token"));
+        }
+        if token == ">" && tokens.peek().is_some() {
+            return Err(format!("`{pattern}` has `>` before its last token"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether every subject that `inner` matches is matched by `outer` too.
+///
+/// ```
+/// use weir::model::pattern::covers;
+/// assert!(covers("stats.>", "stats.carrier.*"));
+/// assert!(!covers("stats.*", "stats.>"));
+/// ```
+pub fn covers(outer: &str, inner: &str) -> bool {
+    let mut inner = inner.split('.');
+    for want in outer.split('.') {
+        match (want, inner.next()) {
+            (">", Some(_)) => return true,
+            (_, None | Some(">")) => return false,
+            ("*", Some(_)) => {}
+            (want, Some(token)) if want == token => {}
+            _ => return false,
+        }
+    }
+    inner.next().is_none()
+}
+
+/// Whether some subject is matched by both.
+pub fn overlap(a: &str, b: &str) -> bool {
+    let (mut a, mut b) = (a.split('.'), b.split('.'));
+    loop {
+        match (a.next(), b.next()) {
+            (None, None) => return true,
+            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
+            (Some(x), Some(y)) if x == y || x == "*" || y == "*" => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for good in ["a", "a.b", "*", ">", "a.*.c", "a.>", "a*", "$X.a", "ü.b"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", ">.a", "a b", "a\tb", "a.\u{0}"] {
+            assert!(check(bad).is_err(), "{bad:?}");
+        }
+        assert!(check(&"x".repeat(SUBJECT_BYTES_MAX)).is_ok());
+        assert!(check(&"x".repeat(SUBJECT_BYTES_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn covering_and_overlapping() {
+        for (outer, inner, covered, overlapping) in [
+            ("a", "a", true, true),
+            ("a", "b", false, false),
+            ("a.*", "a.b", true, true),
+            ("a.b", "a.*", false, true),
+            ("a.>", "a.b.*", true, true),
+            ("a.>", "a.>", true, true),
+            ("a.*", "a.>", false, true),
+            ("a.>", "a", false, false),
+            (">", "a.b", true, true),
+            ("*", "a.b", false, false),
+            ("a.*.c", "a.b.*", false, true),
+            ("a.*.c", "a.b.d", false, false),
+        ] {
+            assert_eq!(covers(outer, inner), covered, "{outer} covers {inner}");
+            assert_eq!(overlap(outer, inner), overlapping, "{outer} overlaps {inner}");
+            assert_eq!(overlap(inner, outer), overlapping, "{inner} overlaps {outer}");
+        }
+    }
+}
