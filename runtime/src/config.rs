@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::log::jetstream;
 use clap::Args;
 
 use crate::model::pattern;
@@ -83,6 +84,23 @@ impl Nats {
         };
         let shown: Vec<String> = self.url.split(',').map(|url| one(url.trim())).collect();
         shown.join(",")
+    }
+}
+
+impl Nats {
+    /// How to connect, under a name that the server shows.
+    pub fn options(&self, name: &str) -> jetstream::ConnectOptions {
+        jetstream::ConnectOptions {
+            url: self.url.clone(),
+            creds: self.creds.clone(),
+            nkey: self.nkey.clone(),
+            tls: jetstream::Tls {
+                ca: self.tls_ca.clone(),
+                certificate: self.tls_cert.clone().zip(self.tls_key.clone()),
+                required: self.tls_cert.is_some(),
+            },
+            name: Some(name.into()),
+        }
     }
 }
 

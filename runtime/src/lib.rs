@@ -3,10 +3,12 @@
 
 pub mod admin;
 pub mod cli;
+pub mod commit;
 pub mod config;
 pub mod connect;
 pub mod dead_letters;
 pub mod deployment;
+pub mod dispatch;
 pub mod effects;
 pub mod handler;
 pub mod ledger;
@@ -14,6 +16,8 @@ pub mod log;
 pub mod metrics;
 pub mod model;
 pub mod os;
+pub mod runtime;
+pub mod source;
 pub mod state;
 pub mod telemetry;
 pub mod toml_file;

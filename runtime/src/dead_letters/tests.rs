@@ -54,7 +54,7 @@ async fn dead_letter(log: &MemoryLog, names: &HandlerNames, event: &Stored, body
         kind: "reject".into(),
         reason: "no such aircraft".into(),
         backtrace: None,
-        body: body.clone(),
+        body,
     };
     let mut batch = vec![Append {
         subject: names.dead_letter(2, &letter.id),

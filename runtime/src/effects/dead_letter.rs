@@ -59,7 +59,7 @@ pub struct DeadLetter {
 }
 
 /// Where the original bytes are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Body {
     /// On the dead letter's `.b` subject.
@@ -108,9 +108,44 @@ pub fn decode_redriven(message: &Bytes) -> Result<(DeadLetter, Bytes), DecodeErr
     Ok((letter, message.slice(4 + length..)))
 }
 
+/// As much of a reason or a backtrace as is kept.
+pub fn bounded_text(mut text: String) -> String {
+    const CUT: &str = " … (cut)";
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX - CUT.len()));
+        text.push_str(CUT);
+    }
+    text
+}
+
+/// As many headers as are kept, and how many were dropped.
+pub fn bounded_headers(headers: &Headers) -> (Headers, usize) {
+    let mut bytes = 0;
+    let kept: Headers = headers
+        .iter()
+        .take_while(|(name, value)| {
+            bytes += name.len() + value.len();
+            bytes <= HEADER_BYTES_MAX
+        })
+        .cloned()
+        .collect();
+    let dropped = headers.len() - kept.len();
+    (kept, dropped)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let text = bounded_text("ü".repeat(TEXT_BYTES_MAX));
+        assert!(text.len() <= TEXT_BYTES_MAX && text.ends_with("(cut)"));
+        assert_eq!(bounded_text("short".into()), "short");
+        let header = |n: usize| (n.to_string(), "x".repeat(HEADER_BYTES_MAX / 2));
+        let (kept, dropped) = bounded_headers(&(0..5).map(header).collect());
+        assert_eq!((kept.len(), dropped), (1, 4));
+    }
 
     fn letter(body: Body) -> DeadLetter {
         DeadLetter {
@@ -144,7 +179,7 @@ mod tests {
         };
         for payload in [&b""[..], b"x", &[0xff; 1000]] {
             for body in [Body::Message, Body::Reference] {
-                let message = encode_redriven(&letter(body.clone()), payload);
+                let message = encode_redriven(&letter(body), payload);
                 let (read, bytes) = decode_redriven(&message).expect("what was just written");
                 assert_eq!((&read, &bytes[..]), (&expected, payload));
             }

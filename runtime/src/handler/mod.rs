@@ -7,5 +7,45 @@
 //!   configuration of its manifest. Shared by all partitions of a handler.
 //! * [`Instance`]: one sandbox with its memory. One per partition, reused from
 //!   event to event, replaced after a fault.
+//! * [`Refusal`]: why a file does not become a program. Decided before any of
+//!   its code runs.
+//! * [`Fault`]: why an invocation has no effects. A guest can cause any of them
+//!   and none is an error or a panic of the host.
 //!
-//! Guest faults are [`Outcome`]s, never errors or panics of the host.
+//! Deterministic: what an invocation does follows from its event, the cells it
+//! reads, the configuration and what the instance remembers of earlier events.
+//! Clocks and random numbers come from the event, NaNs are canonical, there are
+//! no threads, files, sockets or environment. Only the faults that bound time
+//! and stack depend on the machine, and those leave no effects.
+//!
+//! Everything here is synchronous: an invocation occupies its thread, which must
+//! not be one of an async runtime and needs [`THREAD_STACK_BYTES_MIN`] of stack.
+
+mod artifact;
+mod engine;
+mod fault;
+mod guest_log;
+mod host;
+mod instance;
+mod limiter;
+mod program;
+#[cfg(test)]
+mod tests;
+mod wasi;
+
+pub use artifact::{ARTIFACT_BYTES_MAX, ArtifactKind, Inspection, Refusal, inspect};
+pub use engine::{EPOCH_TICK, Engine, THREAD_STACK_BYTES_MIN, WASM_STACK_BYTES_MAX};
+pub use fault::Fault;
+pub use instance::{Call, Instance};
+pub use program::{Program, ProgramSettings};
+
+/// Generated from `wit/world.wit`: the types and traits of the world `handler`.
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "handler",
+        imports: { default: trappable },
+        // The event is lowered straight from where the dispatcher holds it.
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}

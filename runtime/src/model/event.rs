@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// Name and value of each header, in the order of the message.
+/// Name and value of each header. Sorted by name where they were read from a
+/// stream, so that a handler sees the same order each time.
 pub type Headers = Vec<(String, String)>;
 
 /// One message of a source, decoded: what a handler is called with.
@@ -35,6 +36,12 @@ pub struct FiredTimer {
     pub name: Box<str>,
     /// Generation of the timer; one that is not live any more is consumed as nothing.
     pub generation: u64,
+}
+
+impl FiredTimer {
+    /// Generation of a timer's event that comes back as a redriven dead letter:
+    /// its timer is long consumed, and it is handled all the same.
+    pub const REDRIVEN: u64 = u64::MAX;
 }
 
 impl Event {

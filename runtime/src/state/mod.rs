@@ -1,8 +1,25 @@
-//! Cells: the state that handlers keep per key.
+//! Cells: the state that handlers keep per key. Log first, checkpoint behind:
+//! a change is durable once its commit record is; the state bucket follows.
+//!
+//! Look-alikes:
+//! * [`KeyState`]: all cells and timers of one key, as a handler sees them.
+//! * [`cells::Cells`]: the keys in memory, uncommitted changes included. The
+//!   executor's.
+//! * [`dirty::Dirty`]: what is committed and not yet in the bucket. The
+//!   checkpoint's.
+//! * [`meta::Meta`]: fence and sentinel of a partition's checkpoints.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+
+pub mod cells;
+pub mod checkpoint;
+pub mod dirty;
+pub mod load;
+pub mod meta;
+pub mod query;
+pub mod replay;
 
 /// All cells and live timers of one key, as the executor sees them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

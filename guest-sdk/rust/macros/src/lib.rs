@@ -1,1 +1,66 @@
+//! The `#[handler]` attribute. Documented and re-exported by `weir-guest`,
+//! which is the crate to depend on.
 
+use proc_macro::TokenStream;
+use quote::quote;
+use syn::{Error, ItemFn, parse_macro_input};
+
+/// Makes a function the handler of this component. See `weir_guest::handler`.
+#[proc_macro_attribute]
+pub fn handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    if let Err(error) = check(&arguments, &function) {
+        return error.into_compile_error().into();
+    }
+    let name = &function.sig.ident;
+    quote! {
+        #function
+
+        // Exported from Wasm only: elsewhere the function is an ordinary one,
+        // which unit tests call through `weir_guest::testing`.
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            struct Component;
+
+            impl ::weir_guest::bindings::Guest for Component {
+                fn handle(
+                    event: ::weir_guest::bindings::Event,
+                ) -> ::core::result::Result<(), ::weir_guest::bindings::Failure> {
+                    ::weir_guest::invoke(event, #name)
+                }
+            }
+
+            ::weir_guest::bindings::export!(Component with_types_in ::weir_guest::bindings);
+        };
+    }
+    .into()
+}
+
+fn check(arguments: &TokenStream, function: &ItemFn) -> Result<(), Error> {
+    let signature = &function.sig;
+    if !arguments.is_empty() {
+        return Err(Error::new_spanned(
+            &signature.ident,
+            "#[handler] takes no arguments; sources, key and limits are in handler.toml",
+        ));
+    }
+    if let Some(token) = &signature.asyncness {
+        return Err(Error::new_spanned(
+            token,
+            "a handler is not async: host calls return at once",
+        ));
+    }
+    if !signature.generics.params.is_empty() {
+        return Err(Error::new_spanned(
+            &signature.generics,
+            "a handler has no generic parameters",
+        ));
+    }
+    if signature.inputs.len() != 1 {
+        return Err(Error::new_spanned(
+            &signature.ident,
+            "a handler takes one argument: fn handle(event: weir_guest::Event) -> weir_guest::Result",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,388 @@
+//! Runs events of one partition through the handler, in order, into a group.
+//!
+//! An event that succeeds is merged into the group. One that fails for good is
+//! dead-lettered in the group: its position moves like any other's. One that is to
+//! be tried again ends the run; what came before it can be committed.
+//!
+//! **Invariant**: offsets of a source strictly rise. A broken one is ours, and
+//! asserts before anything of it is committed (PROTOCOL rule 4).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info};
+
+use super::context::HandlerContext;
+use super::tenure::Tenure;
+use crate::commit::group::Group;
+use crate::deployment::manifest::InstanceMode;
+use crate::effects::dead_letter::{self, Body, DeadLetter};
+use crate::handler::{Call, Fault, Instance};
+use crate::log::Append;
+use crate::model::event::{Event, FiredTimer};
+use crate::model::limits::{BATCH_HEADER_BYTES, BATCH_MESSAGES_MAX};
+use crate::model::position::Position;
+use crate::source::decode::Queued;
+use crate::state::KeyState;
+use crate::state::cells::Cells;
+
+/// Events of one group: what the design measured as enough to hide the cost of
+/// a record.
+pub const GROUP_EVENTS_MAX: u64 = 2_000;
+
+/// Messages of a group before it takes no further event: two such groups share
+/// a batch of a thousand.
+const GROUP_MESSAGES_FULL: usize = 490;
+
+/// Bytes of a group's messages before it takes no further event.
+const GROUP_MESSAGE_BYTES_FULL: usize = 2 * 1024 * 1024;
+
+/// Bytes of a group's delta before it takes no further event.
+const GROUP_DELTA_BYTES_FULL: usize = 256 * 1024;
+
+/// Bytes of a record beside its delta: positions, starts, digest.
+const RECORD_OVERHEAD_BYTES: usize = 16 * 1024;
+
+/// How long one run may take before it hands back what it has, so that a slow
+/// handler's events are committed as they are done.
+const RUN_FOR: Duration = Duration::from_millis(20);
+
+/// The part of a lane that travels to an execution thread and back.
+pub struct Workspace {
+    /// `None` after a fault or a discard: the next event makes a new one.
+    pub instance: Option<Instance>,
+    pub cells: Cells,
+    /// The partition's clock, Unix nanoseconds.
+    pub clock: u64,
+    pub timer_generation: u64,
+    /// Per source: highest offset executed, and when it was stored.
+    pub positions: Vec<Position>,
+    /// Events that wait, the next one first.
+    pub events: VecDeque<Queued>,
+    /// Bytes of `events`.
+    pub waiting_bytes: usize,
+    /// The group that is being filled.
+    pub group: Group,
+    /// Its number; keys written are pinned until a checkpoint of that group.
+    pub number: u64,
+    /// The state bucket had nothing of the partition when it was taken over.
+    pub blank: bool,
+    /// Fewer than [`GROUP_EVENTS_MAX`] after the server found a batch too large.
+    pub group_events_max: u64,
+}
+
+/// Why a run ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// No event is left.
+    Waiting,
+    /// The next event's key is not in memory.
+    Missing,
+    /// The group takes no more, or time is up.
+    Full,
+    /// The first event is to be tried again after a while.
+    Retry { reason: String },
+}
+
+impl Workspace {
+    /// The workspace of a partition just taken over: no instance and no key in memory.
+    pub fn new(tenure: &Tenure, group_events_max: u64) -> Workspace {
+        Workspace {
+            instance: None,
+            cells: Cells::default(),
+            clock: tenure.clock,
+            timer_generation: tenure.timer_generation,
+            positions: tenure.positions.clone(),
+            blank: tenure.blank,
+            events: VecDeque::new(),
+            waiting_bytes: 0,
+            group: Group::default(),
+            // Number 1 stands for what was committed before the takeover.
+            number: 2,
+            group_events_max,
+        }
+    }
+
+    /// Whether the group takes another event.
+    pub fn full(&self) -> bool {
+        self.group.events >= self.group_events_max
+            || self.group.messages() >= GROUP_MESSAGES_FULL
+            || self.group.message_bytes >= GROUP_MESSAGE_BYTES_FULL
+            || self.group.delta_bytes >= GROUP_DELTA_BYTES_FULL
+    }
+
+    /// Executes waiting events until the group is full or something has to be
+    /// waited for.
+    pub fn run(&mut self, context: &HandlerContext, partition: u32) -> Ended {
+        let until = Instant::now() + RUN_FOR;
+        while let Some(queued) = self.events.front() {
+            if self.full() || Instant::now() >= until {
+                return Ended::Full;
+            }
+            let key = &queued.event.key;
+            if queued.refused.is_none() && !self.cells.contains(key) {
+                // A partition that begins here, and of which nothing was evicted,
+                // has all its keys in memory.
+                if !self.blank || self.cells.evicted() > 0 {
+                    return Ended::Missing;
+                }
+                self.cells.insert(key.clone(), KeyState::default(), 0);
+            }
+            let Some(mut queued) = self.events.pop_front() else {
+                break;
+            };
+            self.assert_rises(&queued.event, partition);
+            let ended = match self.one(context, partition, &mut queued) {
+                Step::Done => {
+                    self.waiting_bytes -= queued.bytes;
+                    self.advance(&queued.event);
+                    continue;
+                }
+                Step::Postponed => Ended::Full,
+                Step::Retry(reason) => Ended::Retry { reason },
+            };
+            self.events.push_front(queued);
+            return ended;
+        }
+        Ended::Waiting
+    }
+
+    fn assert_rises(&self, event: &Event, partition: u32) {
+        let at = self.positions[usize::from(event.source)].sequence;
+        assert!(
+            event.offset > at,
+            "partition {partition}: event {} at offset {} comes after offset {at} of source {}",
+            event.id(),
+            event.offset,
+            event.source
+        );
+    }
+
+    fn advance(&mut self, event: &Event) {
+        let position = &mut self.positions[usize::from(event.source)];
+        position.sequence = event.offset;
+        // A redriven event carries its first time, not that of its message.
+        position.stored = if event.sequence == event.offset {
+            event.time
+        } else {
+            0
+        };
+        self.group.events += 1;
+    }
+
+    fn one(&mut self, context: &HandlerContext, partition: u32, queued: &mut Queued) -> Step {
+        let event = &queued.event;
+        if let Some(reason) = queued.refused.take() {
+            return self.dead_letter(context, partition, queued, "input", reason, None);
+        }
+        if let Some(timer) = event
+            .timer
+            .as_ref()
+            .filter(|t| t.generation != FiredTimer::REDRIVEN)
+        {
+            let live = self.cells.get(&event.key).and_then(|s| s.timers.get(&timer.name));
+            if live.is_none_or(|live| live.generation != timer.generation) {
+                debug!(
+                    key = &*event.key,
+                    timer = &*timer.name,
+                    "a timer fired that was replaced or cancelled"
+                );
+                return Step::Done;
+            }
+        }
+        let clock = self.clock.max(event.time);
+        let outcome = self.invoke(context, event, clock);
+        let fault = match outcome {
+            Ok(effects) => {
+                if self.record_too_large(context, &effects) {
+                    if !self.group.is_empty() {
+                        // The instance remembers an event that will come again.
+                        self.instance = None;
+                        return Step::Postponed;
+                    }
+                    Fault::Violation(format!(
+                        "the cells that this event writes do not fit one commit record of {} bytes",
+                        context.log.max_payload()
+                    ))
+                } else if !self.group.is_empty() && self.batch_too_large(&effects) {
+                    self.instance = None;
+                    return Step::Postponed;
+                } else {
+                    self.clock = clock;
+                    self.consume_timer(event);
+                    let (group, generation) = (&mut self.group, &mut self.timer_generation);
+                    let (key, id) = (&event.key, event.id());
+                    if !effects.cells.is_empty() || !effects.timers.is_empty() {
+                        self.cells.update(key, self.number, |state| {
+                            group.apply(key, &id, effects, state, generation, context.event_ttl_s);
+                        });
+                    } else {
+                        let unchanged = &mut KeyState::default();
+                        group.apply(key, &id, effects, unchanged, generation, context.event_ttl_s);
+                    }
+                    return Step::Done;
+                }
+            }
+            Err(fault) => fault,
+        };
+        self.instance = None;
+        queued.attempts += 1;
+        context.counters.errors.fetch_add(1, Ordering::Relaxed);
+        let (kind, reason) = (fault.kind(), fault.reason());
+        let exhausted = queued.attempts >= context.manifest.retry.attempts;
+        info!(
+            handler = context.manifest.name,
+            event = queued.event.id(),
+            attempt = queued.attempts,
+            kind,
+            reason,
+            "handler failed"
+        );
+        if fault.permanent() || exhausted {
+            let backtrace = fault.backtrace().map(String::from);
+            self.consume_timer(&queued.event);
+            return self.dead_letter(context, partition, queued, kind, reason, backtrace);
+        }
+        context.metrics.retried();
+        Step::Retry(format!("{kind}: {reason}"))
+    }
+
+    fn invoke(
+        &mut self,
+        context: &HandlerContext,
+        event: &Event,
+        clock: u64,
+    ) -> Result<crate::effects::Effects, Fault> {
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => context.program.instantiate()?,
+        };
+        let source_created = self.positions[usize::from(event.source)].created;
+        let state = self
+            .cells
+            .get(&event.key)
+            .expect("checked by the caller: the key is loaded")
+            .clone();
+        let outcome = instance.handle(
+            event,
+            &Call {
+                clock,
+                source_created,
+            },
+            &state,
+        );
+        if outcome.is_ok() && context.manifest.instance == InstanceMode::Reused {
+            self.instance = Some(instance);
+        }
+        outcome
+    }
+
+    /// A live timer that was handled, or given up, is live no more.
+    fn consume_timer(&mut self, event: &Event) {
+        let Some(timer) = event
+            .timer
+            .as_ref()
+            .filter(|t| t.generation != FiredTimer::REDRIVEN)
+        else {
+            return;
+        };
+        let group = &mut self.group;
+        self.cells.update(&event.key, self.number, |state| {
+            group.timer_fired(&event.key, &timer.name, state)
+        });
+    }
+
+    fn record_too_large(&self, context: &HandlerContext, effects: &crate::effects::Effects) -> bool {
+        let cells: usize = effects
+            .cells
+            .iter()
+            .map(|(name, value)| name.len() + value.as_ref().map_or(0, |v| v.len()) + 8)
+            .sum();
+        self.group.delta_bytes + cells + RECORD_OVERHEAD_BYTES + BATCH_HEADER_BYTES
+            > context.log.max_payload()
+    }
+
+    fn batch_too_large(&self, effects: &crate::effects::Effects) -> bool {
+        // Room for the record, and for a dead letter that may follow.
+        self.group.messages() + effects.emits.len() + effects.timers.len() + 3 > BATCH_MESSAGES_MAX
+    }
+
+    fn dead_letter(
+        &mut self,
+        context: &HandlerContext,
+        partition: u32,
+        queued: &Queued,
+        kind: &str,
+        reason: String,
+        backtrace: Option<String>,
+    ) -> Step {
+        let event = &queued.event;
+        let id = event.id();
+        let body_subject = context.names.dead_letter_body(partition, &id);
+        let fits = event.data.len() + body_subject.len() + BATCH_HEADER_BYTES <= context.log.max_payload();
+        let (headers, headers_dropped) = dead_letter::bounded_headers(&event.headers);
+        let letter = DeadLetter {
+            stream: event.stream.to_string(),
+            sequence: event.sequence,
+            subject: event.subject.to_string(),
+            key: event.key.to_string(),
+            time: event.time,
+            timer: event.timer.as_ref().map(|t| t.name.to_string()),
+            headers,
+            headers_dropped,
+            handler: context.manifest.name.clone(),
+            handler_version: context.manifest.version.clone(),
+            handler_digest: context.digest.clone(),
+            partition,
+            attempts: queued.attempts,
+            kind: kind.into(),
+            reason: dead_letter::bounded_text(reason),
+            backtrace: backtrace.map(dead_letter::bounded_text),
+            body: if fits { Body::Message } else { Body::Reference },
+            id: id.clone(),
+        };
+        let data = serde_json::to_vec(&letter).expect("a dead letter is plain data");
+        let subject = context.names.dead_letter(partition, &id);
+        self.group.push(Append {
+            subject,
+            data: data.into(),
+            ..Append::default()
+        });
+        if fits {
+            self.group.push(Append {
+                subject: body_subject,
+                data: event.data.clone(),
+                ..Append::default()
+            });
+        }
+        self.group.dead_letters += 1;
+        Step::Done
+    }
+}
+
+/// What became of one event.
+enum Step {
+    Done,
+    /// Does not fit the group any more; it is the first of the next one.
+    Postponed,
+    Retry(String),
+}
+
+/// Distinct keys of waiting events that are not in memory, in the order they
+/// are needed, at most `max`.
+pub fn missing_keys(events: &VecDeque<Queued>, cells: &Cells, max: usize) -> Vec<Arc<str>> {
+    let mut seen = rustc_hash::FxHashSet::default();
+    let mut missing = Vec::new();
+    for queued in events.iter().take(GROUP_EVENTS_MAX as usize) {
+        let key = &queued.event.key;
+        if queued.refused.is_none() && !cells.contains(key) && seen.insert(key.clone()) {
+            missing.push(key.clone());
+            if missing.len() == max {
+                break;
+            }
+        }
+    }
+    missing
+}

@@ -1,0 +1,15 @@
+//! Partitions at work: who owns one, what it executes, and when it commits.
+//!
+//! * [`lane::Lane`]: the task of one partition, from takeover to handing over.
+//! * [`term::Term`]: one uninterrupted ownership: the loop of a lane at work.
+//! * [`tenure`]: what a lane knows while it owns its partition, and how it gets it.
+//! * [`execute`]: runs events through the handler into a group. Synchronous.
+//! * [`executor::Executor`]: the threads on which that happens.
+
+pub mod context;
+pub mod execute;
+pub mod executor;
+pub mod lane;
+pub mod standby;
+pub mod tenure;
+pub mod term;

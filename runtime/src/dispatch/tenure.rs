@@ -1,0 +1,368 @@
+//! Taking over a partition: from the last commit record to an owner that may go on.
+//!
+//! 1. Read the partition's last record and its meta, both from their leaders,
+//!    and check that they belong together (PROTOCOL rules 2 and 9).
+//! 2. Commit a takeover record that expects the last one. From here on the
+//!    owner before us is fenced.
+//! 3. Rewrite meta. From here on its checkpoints are fenced, too (rule 8).
+//! 4. Replay what was committed after the watermark.
+//!
+//! Cells are not restored: they are loaded when an event needs them.
+//! A crash between any two steps leaves what the next takeover expects.
+
+use std::collections::BTreeMap;
+
+use super::context::{HandlerContext, INTERNAL_SOURCE};
+use crate::commit::record::{ATTEMPT_HEADER, FORMAT, Kind, Record, Watermark, incarnation_of};
+use crate::log::{self, Append, AppendError, Start, Stored};
+use crate::model::position::Position;
+use crate::model::subjects::bucket_stream;
+use crate::source::start;
+use crate::state::dirty::Dirty;
+use crate::state::meta::{Mark, Meta};
+use crate::state::replay;
+
+/// Times that meta is written again because the owner before us checkpointed in
+/// between; each of its checkpoints can get in the way once.
+const META_TRIES_MAX: u32 = 20;
+
+/// What an owner knows of its partition's durable side.
+#[derive(Debug)]
+pub struct Tenure {
+    /// Sequence of the last record: what the next one expects.
+    pub record: Mark,
+    pub starts: BTreeMap<String, Position>,
+    /// Committed positions, by index of the source.
+    pub positions: Vec<Position>,
+    pub watermark: Option<Watermark>,
+    pub checkpointed: Option<Mark>,
+    /// Sequence of meta in the bucket's stream, and the least that a replica
+    /// must have to be believed.
+    pub meta: u64,
+    /// Committed, not yet in the bucket.
+    pub dirty: Dirty,
+    pub clock: u64,
+    pub timer_generation: u64,
+    /// The partition begins here: the bucket has nothing of it.
+    pub blank: bool,
+}
+
+/// Whether a partition may be taken from another owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// From anybody: at start, and when its owner does not move.
+    Any,
+    /// Only if the last record is this process's own: after an unknown outcome.
+    Own,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("partition is owned by host {0}")]
+    Fenced(String),
+    /// Goes on by itself when NATS answers again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Needs somebody to mend something.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+impl From<log::Error> for Failure {
+    fn from(error: log::Error) -> Self {
+        match error {
+            log::Error::Unavailable(_) => Failure::Unavailable(error.to_string()),
+            other => Failure::Stopped(other.to_string()),
+        }
+    }
+}
+
+impl From<start::Error> for Failure {
+    fn from(error: start::Error) -> Self {
+        match error {
+            start::Error::Log(log::Error::NoStream(name)) => Failure::Stopped(format!(
+                "source stream {name} does not exist; create it, for example: nats stream add {name}"
+            )),
+            start::Error::Log(error) => error.into(),
+            start::Error::Record(error) => Failure::Stopped(error.to_string()),
+        }
+    }
+}
+
+impl From<replay::Error> for Failure {
+    fn from(error: replay::Error) -> Self {
+        match error {
+            replay::Error::Log(error) => error.into(),
+            other => Failure::Stopped(other.to_string()),
+        }
+    }
+}
+
+/// Takes over `partition`.
+///
+/// # Errors
+/// See [`Failure`]. Nothing of the partition's state is changed then, but it may
+/// have a takeover record of ours, which is as good as none.
+pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -> Result<Tenure, Failure> {
+    let (log, names) = (&*context.log, &context.names);
+    let subject = names.record(partition);
+    let last = log.last(&names.ledger, &subject).await?;
+    let meta = log
+        .last(&bucket_stream(&names.ledger), &names.meta(partition))
+        .await?;
+    let last = last
+        .map(|stored| Record::decode(&stored).map(|record| (stored, record)))
+        .transpose();
+    let last = last.map_err(|e| Failure::Stopped(e.to_string()))?;
+    if let (Some((stored, record)), Claim::Own) = (&last, claim)
+        && incarnation_of(stored) != Some(context.committer.attempts().incarnation())
+    {
+        return Err(Failure::Fenced(record.host.clone()));
+    }
+    let decoded = belong_together(context, partition, last.as_ref(), meta.as_ref()).await?;
+    let before = last.as_ref().map(|(_, record)| record);
+    if let Some(before) = before {
+        same_shape(context, before)?;
+    }
+
+    let mut record = Record {
+        format: FORMAT,
+        kind: Kind::Takeover,
+        nonce: rand::random(),
+        previous: last.as_ref().map_or(0, |(stored, _)| stored.sequence),
+        positions: BTreeMap::new(),
+        starts: before.map(|b| b.starts.clone()).unwrap_or_default(),
+        watermark: before.and_then(|b| b.watermark),
+        clock: before.map_or(0, |b| b.clock),
+        timer_generation: before.map_or(0, |b| b.timer_generation),
+        partitions: context.manifest.partitions,
+        digest: context.digest.clone(),
+        manifest_revision: 0,
+        host: context.host.clone(),
+        keys: Vec::new(),
+        key_rule: context.manifest.key.describe(),
+        events: 0,
+    };
+    let sources = context
+        .manifest
+        .sources
+        .iter()
+        .map(|s| (s.stream.as_str(), s.stream.as_str(), s.start));
+    for (name, stream, start) in sources.chain([(INTERNAL_SOURCE, names.ledger.as_str(), Start::New)]) {
+        let position = match before.and_then(|b| b.positions.get(name)) {
+            Some(position) => *position,
+            None => {
+                let position = context.starts.of(name, stream, start).await?;
+                record.starts.insert(name.into(), position);
+                position
+            }
+        };
+        record.positions.insert(name.into(), position);
+    }
+
+    let sequence = commit(context, &subject, &record).await?;
+    let mark = Mark {
+        record: sequence,
+        nonce: record.nonce,
+    };
+    let (meta, checkpointed) = fence_checkpoints(context, partition, meta, decoded, mark, &record).await?;
+    let after = record.watermark.map_or(0, |w| w.record);
+    let dirty = replay::deltas(log, &names.ledger, &subject, after, sequence).await?;
+    Ok(Tenure {
+        record: mark,
+        positions: context
+            .source_names()
+            .map(|name| record.positions[name])
+            .collect(),
+        starts: record.starts,
+        watermark: record.watermark,
+        checkpointed,
+        meta,
+        dirty,
+        clock: record.clock,
+        timer_generation: record.timer_generation,
+        blank: last.is_none(),
+    })
+}
+
+/// Rules 2 and 9: record and meta must be of one ledger, and the record not
+/// older than what the bucket holds.
+async fn belong_together(
+    context: &HandlerContext,
+    partition: u32,
+    last: Option<&(Stored, Record)>,
+    meta: Option<&Stored>,
+) -> Result<Option<Meta>, Failure> {
+    let names = &context.names;
+    let stop = |what: String| {
+        Failure::Stopped(format!(
+            "{what}; nothing is committed until the ledger or the bucket is restored to match, or, if the state \
+             may start over, both the records `{}` and the bucket keys `{}` are purged",
+            names.record(partition),
+            names.meta(partition).trim_end_matches("meta").to_string() + ">",
+        ))
+    };
+    let decoded = meta
+        .map(Meta::decode)
+        .transpose()
+        .map_err(|e| stop(format!("{} cannot be read: {e}", names.meta(partition))))?;
+    let (last, meta) = match (last, decoded) {
+        (None, None) => return Ok(None),
+        (Some((_, record)), None) if record.watermark.is_none() => return Ok(None),
+        (Some(_), None) => {
+            return Err(stop(format!(
+                "the state bucket has lost {}, which the last commit record rests on",
+                names.meta(partition)
+            )));
+        }
+        (None, Some(_)) => {
+            return Err(stop(format!(
+                "ledger {} has no commit record of partition {partition}, but the state bucket has its state",
+                names.ledger
+            )));
+        }
+        (Some(last), Some(meta)) => (last, meta),
+    };
+    let (stored, record) = last;
+    if meta.ledger_created != context.ledger_created {
+        return Err(stop(format!(
+            "the state bucket belongs to an earlier ledger {}",
+            names.ledger
+        )));
+    }
+    let newest = if stored.sequence == meta.newest.record {
+        Some(record.nonce)
+    } else if stored.sequence < meta.newest.record {
+        return Err(stop(format!(
+            "ledger {} ends at record {} of partition {partition}, but the state bucket holds cells of record {}: \
+             the ledger lost acknowledged commits",
+            names.ledger, stored.sequence, meta.newest.record
+        )));
+    } else {
+        // Gone once it is below the watermark, and then no more in question.
+        match context.log.get(&names.ledger, meta.newest.record).await? {
+            Some(there) if *there.subject == names.record(partition) => Some(
+                Record::decode(&there)
+                    .map_err(|e| Failure::Stopped(e.to_string()))?
+                    .nonce,
+            ),
+            _ => None,
+        }
+    };
+    if newest.is_some_and(|nonce| nonce != meta.newest.nonce) {
+        return Err(stop(format!(
+            "record {} of ledger {} is not the one that the state bucket was written from",
+            meta.newest.record, names.ledger
+        )));
+    }
+    Ok(Some(meta))
+}
+
+/// What may not change in place: it would send keys to other partitions.
+fn same_shape(context: &HandlerContext, before: &Record) -> Result<(), Failure> {
+    let manifest = &context.manifest;
+    if before.kind == Kind::Tombstone {
+        return Err(Failure::Stopped(format!("handler {} was removed", manifest.name)));
+    }
+    if before.partitions != manifest.partitions {
+        return Err(Failure::Stopped(format!(
+            "handler {} has {} partitions in this ledger, its manifest says {}: set `partitions` back, or deploy \
+             under a new name",
+            manifest.name, before.partitions, manifest.partitions
+        )));
+    }
+    let rule = manifest.key.describe();
+    if before.key_rule != rule {
+        return Err(Failure::Stopped(format!(
+            "handler {} has its key from `{}` in this ledger, its manifest says `{rule}`: set `[key]` back, or \
+             deploy under a new name",
+            manifest.name, before.key_rule
+        )));
+    }
+    Ok(())
+}
+
+/// Appends the takeover record. Returns its sequence.
+async fn commit(context: &HandlerContext, subject: &str, record: &Record) -> Result<u64, Failure> {
+    let attempt = context.committer.attempts().next();
+    let message = Append {
+        subject: subject.into(),
+        headers: vec![(ATTEMPT_HEADER.into(), attempt.clone())],
+        data: record.encode().into(),
+        expected: Some(record.previous),
+        ..Append::default()
+    };
+    match context.log.append(&context.names.ledger, vec![message]).await {
+        Ok(appended) => Ok(appended.sequence),
+        Err(AppendError::Unknown(reason)) => match context.log.last(&context.names.ledger, subject).await? {
+            Some(last) if last.header(ATTEMPT_HEADER) == Some(&attempt) => Ok(last.sequence),
+            _ => Err(Failure::Unavailable(reason)),
+        },
+        Err(error) => Err(refused(error)),
+    }
+}
+
+fn refused(error: AppendError) -> Failure {
+    match error {
+        // Somebody committed since we looked; looking again tells who.
+        AppendError::Fenced(_) | AppendError::Busy { .. } | AppendError::Unknown(_) => {
+            Failure::Unavailable(error.to_string())
+        }
+        AppendError::TooLarge(_) | AppendError::Refused { .. } => {
+            Failure::Stopped(format!("the ledger takes no commit: {error}"))
+        }
+    }
+}
+
+/// Rewrites meta. Returns its sequence, and what is checkpointed.
+async fn fence_checkpoints(
+    context: &HandlerContext,
+    partition: u32,
+    mut stored: Option<Stored>,
+    mut meta: Option<Meta>,
+    newest: Mark,
+    record: &Record,
+) -> Result<(u64, Option<Mark>), Failure> {
+    let bucket = bucket_stream(&context.names.ledger);
+    let subject = context.names.meta(partition);
+    for _ in 0..META_TRIES_MAX {
+        if meta.as_ref().is_some_and(|m| m.newest.record > newest.record) {
+            return Err(Failure::Unavailable(
+                "another host took the partition over at the same time".into(),
+            ));
+        }
+        let checkpointed = meta.as_ref().and_then(|m| m.checkpointed);
+        let next = Meta {
+            ledger_created: context.ledger_created,
+            checkpointed,
+            newest,
+            positions: meta.map_or_else(|| Meta::positions(&record.positions), |m| m.positions),
+        };
+        let attempt = context.committer.attempts().next();
+        let message = next.append(
+            subject.clone(),
+            stored.as_ref().map_or(0, |s| s.sequence),
+            &attempt,
+        );
+        match context.log.append(&bucket, vec![message]).await {
+            Ok(appended) => return Ok((appended.sequence, checkpointed)),
+            Err(AppendError::Fenced(_) | AppendError::Busy { .. } | AppendError::Unknown(_)) => {}
+            Err(error) => return Err(refused(error)),
+        }
+        stored = context.log.last(&bucket, &subject).await?;
+        if let Some(there) = stored
+            .as_ref()
+            .filter(|s| s.header(ATTEMPT_HEADER) == Some(&attempt))
+        {
+            return Ok((there.sequence, checkpointed));
+        }
+        meta = stored
+            .as_ref()
+            .map(Meta::decode)
+            .transpose()
+            .map_err(|e| Failure::Stopped(e.to_string()))?;
+    }
+    Err(Failure::Unavailable(format!(
+        "{subject} is being rewritten all the time"
+    )))
+}

@@ -1,0 +1,744 @@
+//! One term of a lane: one uninterrupted ownership of a partition.
+//!
+//! ```text
+//!   accepted ──────────> executed ──────────> in flight ──────────> committed ──────> checkpointed
+//!   (waiting, pending)   (workspace.group)    (one submission)      (dirty)           (state bucket)
+//! ```
+//!
+//! One loop, one `select!`; each arm is cancel safe because what it waits for is
+//! kept in the term and polled again:
+//!
+//! 1. *chunk*: events from a feed, skipped up to what was accepted (rule 4).
+//! 2. *ran*: the workspace is back from an execution thread.
+//! 3. *settled*: what became of the group in flight. In this order: promote the
+//!    delta, release the lane for the next group, count.
+//! 4. *checkpointed*: the bucket has caught up.
+//! 5. *deadline*: a retry's backoff is over, a checkpoint or an idle move is due.
+//! 6. *drain*: execute nothing more, commit what is executed.
+//!
+//! Group n+1 is executed, on state that n changed, while n commits. If n is not
+//! committed, the term ends and n+1 is gone with it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::context::{HandlerContext, State};
+use super::execute::{Ended, Workspace, missing_keys};
+use super::lane::Lane;
+use super::tenure::Tenure;
+use crate::commit::committer::{Settlement, Submission};
+use crate::commit::record::{FORMAT, KeyDelta, Kind, Record, Watermark};
+use crate::log::Append;
+use crate::model::position::Position;
+use crate::source::decode::Queued;
+use crate::source::feed::Chunk;
+use crate::state::checkpoint::{self, Checkpoint};
+use crate::state::dirty::{Dirty, DirtyKey};
+use crate::state::load;
+use crate::state::meta::{Mark, Meta};
+
+/// Keys loaded before one run: one direct get, or a few.
+const LOAD_KEYS_MAX: usize = 500;
+
+/// A checkpoint is due when committed changes are this old, …
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
+
+/// … or when this many bytes of them are kept, …
+const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
+
+/// … or this many records would have to be replayed.
+const CHECKPOINT_RECORDS: u64 = 4_096;
+
+/// Records below the watermark that are left to gather before they are purged:
+/// a purge costs the server about 14 ms.
+const PURGE_RECORDS: u64 = 2_000;
+
+/// An idle partition moves its position after this many messages for others, …
+const IDLE_MESSAGES: u64 = 10_000;
+
+/// … or, if there were any, after this long.
+const IDLE_AFTER: Duration = Duration::from_secs(10);
+
+/// A run that takes longer is no reason to hold up other partitions.
+const LONG_RUN: Duration = Duration::from_millis(250);
+
+/// How often a quiet lane looks whether to move its position.
+const IDLE_LOOK: Duration = Duration::from_secs(2);
+
+/// Why a term ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    Drained,
+    Fenced,
+    /// Something is not known, or failed for now: take over again.
+    Restart(String),
+    TooLarge(String),
+    /// Somebody has to mend something; then it goes on.
+    Stopped(String),
+    /// An invariant of ours is broken: nothing more is committed.
+    Broken(String),
+}
+
+/// One ownership of a partition.
+pub struct Term<'a> {
+    lane: &'a mut Lane,
+    context: Arc<HandlerContext>,
+    partition: u32,
+    tenure: Tenure,
+    /// `None` while it is on an execution thread.
+    workspace: Option<Workspace>,
+    running: Option<Running>,
+    flight: Option<Flight>,
+    flushing: Option<Flushing>,
+    /// Accepted, not yet handed to the workspace.
+    pending: VecDeque<Queued>,
+    pending_bytes: usize,
+    /// Bytes and events that the workspace held when it was last seen.
+    workspace_bytes: usize,
+    workspace_events: usize,
+    /// Per source: highest offset accepted.
+    accepted: Vec<Position>,
+    /// Per source: highest offset handed to the workspace.
+    handed: Vec<Position>,
+    /// The next run begins with loading the keys it needs.
+    load_first: bool,
+    /// What the feeds sent was dropped for want of room; they are asked again later.
+    shed: bool,
+    retry_at: Option<Instant>,
+    /// Number of the last committed group, and of the last checkpointed one;
+    /// what a takeover replays counts as group 1.
+    committed: u64,
+    checkpointed: u64,
+    dirty_since: Option<Instant>,
+    records_since_checkpoint: u64,
+    records_since_purge: u64,
+    moved_at: Instant,
+    idle_look_at: Instant,
+}
+
+type RunResult = Result<(Workspace, Ended), End>;
+
+struct Running {
+    since: Instant,
+    result: BoxFuture<'static, RunResult>,
+}
+
+/// A submission under way.
+struct Flight {
+    since: Instant,
+    reply: oneshot::Receiver<Settlement>,
+    number: u64,
+    nonce: u64,
+    events: u64,
+    dead_letters: u64,
+    keys: Vec<KeyDelta>,
+    positions: Vec<Position>,
+    clock: u64,
+    timer_generation: u64,
+    watermark: Option<Watermark>,
+}
+
+/// A checkpoint under way.
+struct Flushing {
+    dirty: Arc<Dirty>,
+    number: u64,
+    record: Mark,
+    result: BoxFuture<'static, Result<u64, checkpoint::Error>>,
+}
+
+enum Happened {
+    Chunk(Option<Chunk>),
+    Ran(RunResult),
+    Settled(Result<Settlement, oneshot::error::RecvError>),
+    Checkpointed(Result<u64, checkpoint::Error>),
+    Deadline,
+    Drain,
+}
+
+impl<'a> Term<'a> {
+    pub fn new(lane: &'a mut Lane, tenure: Tenure, group_events_max: u64) -> Term<'a> {
+        let (context, partition) = (lane.context.clone(), lane.partition);
+        let workspace = Workspace::new(&tenure, group_events_max);
+        lane.ask(&tenure.positions);
+        let now = Instant::now();
+        context
+            .lane(partition)
+            .record
+            .store(tenure.record.record, Ordering::Relaxed);
+        Term {
+            context,
+            partition,
+            workspace: Some(workspace),
+            running: None,
+            flight: None,
+            flushing: None,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            workspace_bytes: 0,
+            workspace_events: 0,
+            accepted: tenure.positions.clone(),
+            handed: tenure.positions.clone(),
+            load_first: false,
+            shed: false,
+            retry_at: None,
+            committed: 1,
+            checkpointed: 0,
+            dirty_since: (!tenure.dirty.is_empty()).then_some(now),
+            records_since_checkpoint: 0,
+            records_since_purge: 0,
+            moved_at: now,
+            idle_look_at: now + IDLE_LOOK,
+            tenure,
+            lane,
+        }
+    }
+
+    /// Works until the term ends.
+    pub async fn run(mut self) -> End {
+        loop {
+            let draining = *self.lane.drain.borrow();
+            if let Err(end) = self.advance(draining).await {
+                return end;
+            }
+            if draining && self.running.is_none() && self.flight.is_none() {
+                return End::Drained;
+            }
+            self.shed_if_slow();
+            self.show_waiting();
+            let step = match self.next(draining).await {
+                Happened::Chunk(Some(chunk)) => {
+                    self.accept(chunk);
+                    Ok(())
+                }
+                Happened::Chunk(None) => Err(End::Restart("the sources' readers ended".into())),
+                Happened::Ran(result) => result.map(|(workspace, ended)| self.ran(workspace, ended)),
+                Happened::Settled(settlement) => self.settled(settlement),
+                Happened::Checkpointed(result) => self.flushed(result),
+                Happened::Deadline | Happened::Drain => Ok(()),
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    async fn next(&mut self, draining: bool) -> Happened {
+        let room = self.waiting_bytes() < self.context.budget.waiting;
+        let deadline = tokio::time::Instant::from_std(self.deadline());
+        tokio::select! {
+            biased;
+            settled = async { (&mut self.flight.as_mut().expect("guarded").reply).await }, if self.flight.is_some() => Happened::Settled(settled),
+            ran = async { (&mut self.running.as_mut().expect("guarded").result).await }, if self.running.is_some() => {
+                self.running = None;
+                Happened::Ran(ran)
+            }
+            flushed = async { (&mut self.flushing.as_mut().expect("guarded").result).await }, if self.flushing.is_some() => Happened::Checkpointed(flushed),
+            chunk = self.lane.chunks.recv(), if room || self.shed => Happened::Chunk(chunk),
+            _ = self.lane.drain.wait_for(|drain| *drain), if !draining => Happened::Drain,
+            () = tokio::time::sleep_until(deadline) => Happened::Deadline,
+        }
+    }
+
+    /// When something is to be done that nothing else wakes this lane for.
+    fn deadline(&self) -> Instant {
+        let long_run = self
+            .running
+            .as_ref()
+            .map(|r| r.since + LONG_RUN)
+            .filter(|at| *at > Instant::now());
+        let checkpoint = self
+            .dirty_since
+            .filter(|_| self.flushing.is_none())
+            .map(|since| since + CHECKPOINT_AFTER);
+        [
+            self.retry_at.filter(|_| self.workspace.is_some()),
+            long_run,
+            checkpoint,
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.idle_look_at, Instant::min)
+    }
+
+    /// Starts everything that can be started.
+    async fn advance(&mut self, draining: bool) -> Result<(), End> {
+        let now = Instant::now();
+        if self.flight.is_none() && self.workspace.as_ref().is_some_and(|w| !w.group.is_empty()) {
+            self.submit(Kind::Commit).await;
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.lane.show(State::Running, None);
+        }
+        if !draining && self.retry_at.is_none() {
+            self.start_run();
+        }
+        self.ask_again_if_shed();
+        self.start_checkpoint(now);
+        if now >= self.idle_look_at {
+            self.idle_look_at = now + IDLE_LOOK;
+            self.move_if_idle(now).await;
+        }
+        Ok(())
+    }
+
+    fn waiting_bytes(&self) -> usize {
+        self.pending_bytes + self.workspace_bytes
+    }
+
+    fn show_waiting(&self) {
+        let in_flight = self.flight.as_ref().map_or(0, |f| f.events);
+        let executed = self.workspace.as_ref().map_or(0, |w| w.group.events);
+        let waiting = (self.pending.len() + self.workspace_events) as u64 + executed + in_flight;
+        self.context.lane(self.partition).set_waiting(waiting);
+    }
+
+    // ---- accept -------------------------------------------------------------
+
+    fn accept(&mut self, chunk: Chunk) {
+        if chunk.epoch != self.lane.epoch || self.shed {
+            return;
+        }
+        let accepted = &mut self.accepted[usize::from(chunk.source)];
+        for queued in chunk.events {
+            if queued.event.offset > accepted.sequence {
+                accepted.sequence = queued.event.offset;
+                self.pending_bytes += queued.bytes;
+                self.pending.push_back(queued);
+            }
+        }
+    }
+
+    /// A lane that waits or computes for long gives back its room instead of
+    /// stopping the reader for all partitions.
+    fn shed_if_slow(&mut self) {
+        let slow = self.retry_at.is_some()
+            || self
+                .running
+                .as_ref()
+                .is_some_and(|r| r.since.elapsed() > LONG_RUN);
+        if slow && !self.shed && self.waiting_bytes() >= self.context.budget.waiting {
+            self.shed = true;
+            self.pending.clear();
+            self.pending_bytes = 0;
+            self.accepted.clone_from(&self.handed);
+        }
+    }
+
+    fn ask_again_if_shed(&mut self) {
+        if self.shed && self.retry_at.is_none() && self.waiting_bytes() <= self.context.budget.waiting / 2 {
+            self.shed = false;
+            let positions = self.accepted.clone();
+            self.lane.ask(&positions);
+        }
+    }
+
+    // ---- execute ------------------------------------------------------------
+
+    fn start_run(&mut self) {
+        let too_much_pinned = |cells: usize| cells > 2 * self.context.budget.cells;
+        let Some(workspace) = self.workspace.as_ref() else {
+            return;
+        };
+        if (workspace.events.is_empty() && self.pending.is_empty())
+            || workspace.full()
+            || (too_much_pinned(workspace.cells.bytes())
+                && (self.flushing.is_some() || self.flight.is_some()))
+        {
+            return;
+        }
+        let Some(mut workspace) = self.workspace.take() else {
+            return;
+        };
+        for queued in self.pending.drain(..) {
+            let handed = &mut self.handed[usize::from(queued.event.source)];
+            *handed = Position {
+                sequence: queued.event.offset,
+                stored: 0,
+                ..*handed
+            };
+            workspace.waiting_bytes += queued.bytes;
+            workspace.events.push_back(queued);
+        }
+        self.pending_bytes = 0;
+        self.workspace_bytes = workspace.waiting_bytes;
+        self.workspace_events = workspace.events.len();
+        let missing = match std::mem::take(&mut self.load_first) {
+            true => missing_keys(&workspace.events, &workspace.cells, LOAD_KEYS_MAX),
+            false => Vec::new(),
+        };
+        let overlays = missing
+            .iter()
+            .filter_map(|key| Some((key.clone(), self.uncheckpointed(key)?)))
+            .collect();
+        let (context, partition, at_least) = (self.context.clone(), self.partition, self.tenure.meta);
+        let result = async move {
+            if !missing.is_empty() {
+                fill(&context, partition, &mut workspace, missing, overlays, at_least).await?;
+            }
+            let executor = context.executor.clone();
+            let ran = executor.run(move || {
+                let started = Instant::now();
+                let before = workspace.group.events;
+                let ended = workspace.run(&context, partition);
+                context
+                    .metrics
+                    .executed(workspace.group.events - before, started.elapsed());
+                (workspace, ended)
+            });
+            ran.await.map_err(|_| {
+                End::Broken(
+                    "a host invariant broke while an event was executed; see the log, and report it".into(),
+                )
+            })
+        };
+        self.running = Some(Running {
+            since: Instant::now(),
+            result: result.boxed(),
+        });
+    }
+
+    /// What is committed of a key and may not be in the bucket yet, and the
+    /// number of the group that pins it.
+    fn uncheckpointed(&self, key: &Arc<str>) -> Option<(Vec<DirtyKey>, u64)> {
+        let flushing = self
+            .flushing
+            .as_ref()
+            .and_then(|f| Some((f.dirty.get(key)?, f.number)));
+        let dirty = self.tenure.dirty.get(key).map(|dirty| (dirty, self.committed));
+        let number = dirty.or(flushing)?.1;
+        Some((
+            flushing
+                .into_iter()
+                .chain(dirty)
+                .map(|(d, _)| d.clone())
+                .collect(),
+            number,
+        ))
+    }
+
+    fn ran(&mut self, mut workspace: Workspace, ended: Ended) {
+        workspace
+            .cells
+            .shrink(self.context.budget.cells, self.checkpointed);
+        self.context
+            .metrics
+            .cache(self.partition, workspace.cells.bytes());
+        self.workspace_bytes = workspace.waiting_bytes;
+        self.workspace_events = workspace.events.len();
+        self.load_first = ended == Ended::Missing;
+        if let Ended::Retry { reason } = ended {
+            let attempts = workspace
+                .events
+                .front()
+                .map_or(1, |queued| queued.attempts.max(1));
+            let backoff = &self.context.manifest.retry.backoff_ms;
+            let step = backoff
+                .get(attempts as usize - 1)
+                .or(backoff.last())
+                .copied()
+                .unwrap_or(0);
+            self.retry_at = Some(Instant::now() + Duration::from_millis(step));
+            let event = workspace
+                .events
+                .front()
+                .map_or_else(String::new, |queued| queued.event.id());
+            self.lane.show(
+                State::Retrying,
+                Some(format!(
+                    "event {event} failed {attempts} times, last with {reason}"
+                )),
+            );
+        }
+        self.workspace = Some(workspace);
+    }
+
+    // ---- commit -------------------------------------------------------------
+
+    async fn submit(&mut self, kind: Kind) {
+        let Some(workspace) = self.workspace.as_mut() else {
+            return;
+        };
+        let group = std::mem::take(&mut workspace.group);
+        let number = workspace.number;
+        workspace.number += 1;
+        let (events, dead_letters) = (group.events, group.dead_letters);
+        let (messages, keys) = group.finish(&self.context.names, self.partition);
+        let positions = workspace.positions.clone();
+        let mut record = Record {
+            format: FORMAT,
+            kind,
+            nonce: rand::random(),
+            previous: self.tenure.record.record,
+            positions: self
+                .context
+                .source_names()
+                .map(String::from)
+                .zip(positions.iter().copied())
+                .collect(),
+            starts: self.tenure.starts.clone(),
+            watermark: self.tenure.watermark,
+            clock: workspace.clock,
+            timer_generation: workspace.timer_generation,
+            partitions: self.context.manifest.partitions,
+            digest: self.context.digest.clone(),
+            manifest_revision: 0,
+            host: self.context.host.clone(),
+            keys,
+            key_rule: self.context.manifest.key.describe(),
+            events,
+        };
+        let message = Append {
+            subject: self.context.names.record(self.partition),
+            data: record.encode().into(),
+            expected: Some(record.previous),
+            ..Append::default()
+        };
+        let (reply, receiver) = oneshot::channel();
+        self.flight = Some(Flight {
+            since: Instant::now(),
+            reply: receiver,
+            number,
+            nonce: record.nonce,
+            events,
+            dead_letters,
+            keys: std::mem::take(&mut record.keys),
+            positions,
+            clock: record.clock,
+            timer_generation: record.timer_generation,
+            watermark: record.watermark,
+        });
+        self.context
+            .committer
+            .submit(Submission {
+                messages,
+                record: message,
+                reply,
+            })
+            .await;
+    }
+
+    fn settled(&mut self, settlement: Result<Settlement, oneshot::error::RecvError>) -> Result<(), End> {
+        let flight = self.flight.take().expect("what settled was in flight");
+        let sequence = match settlement {
+            Ok(Settlement::Committed(sequence)) => sequence,
+            Ok(Settlement::Fenced) => return Err(End::Fenced),
+            Ok(Settlement::Lost(reason)) => {
+                return Err(End::Restart(format!("a commit's outcome is unknown: {reason}")));
+            }
+            Ok(Settlement::TooLarge(reason)) => return Err(End::TooLarge(reason)),
+            Ok(Settlement::Refused(reason)) => {
+                return Err(End::Stopped(format!(
+                    "ledger {} takes no commit: {reason}; free space, unseal it or restore its settings (see `weir check`), \
+                     and the partition goes on by itself",
+                    self.context.names.ledger
+                )));
+            }
+            Err(_) => return Err(End::Restart("the committer ended".into())),
+        };
+        if !flight.keys.is_empty() {
+            self.dirty_since.get_or_insert_with(Instant::now);
+            self.tenure.dirty.merge(flight.keys, sequence);
+        }
+        self.tenure.record = Mark {
+            record: sequence,
+            nonce: flight.nonce,
+        };
+        self.tenure.positions = flight.positions;
+        self.tenure.clock = flight.clock;
+        self.tenure.timer_generation = flight.timer_generation;
+        self.committed = flight.number;
+        self.records_since_checkpoint += 1;
+        self.records_since_purge += 1;
+        self.moved_at = Instant::now();
+        self.purge(flight.watermark);
+
+        let context = &self.context;
+        context
+            .lane(self.partition)
+            .record
+            .store(sequence, Ordering::Relaxed);
+        context
+            .counters
+            .events
+            .fetch_add(flight.events, Ordering::Relaxed);
+        context
+            .counters
+            .dead_letters
+            .fetch_add(flight.dead_letters, Ordering::Relaxed);
+        context
+            .metrics
+            .committed(flight.events, 1, flight.since.elapsed());
+        context.metrics.dead_lettered(flight.dead_letters);
+        Ok(())
+    }
+
+    /// Removes records below the watermark of a record that is settled, which
+    /// is never the last one (rule 2).
+    fn purge(&mut self, settled: Option<Watermark>) {
+        let Some(watermark) = settled else { return };
+        if self.records_since_purge < PURGE_RECORDS {
+            return;
+        }
+        self.records_since_purge = 0;
+        let (log, ledger) = (self.context.log.clone(), self.context.names.ledger.clone());
+        let subject = self.context.names.record(self.partition);
+        tokio::spawn(async move {
+            // Records left over cost room, nothing else; the next purge takes them along.
+            if let Err(error) = log.purge(&ledger, &subject, watermark.record).await {
+                warn!(subject, %error, "old commit records could not be purged");
+            }
+        });
+    }
+
+    // ---- checkpoint ---------------------------------------------------------
+
+    fn start_checkpoint(&mut self, now: Instant) {
+        let due = self
+            .dirty_since
+            .is_some_and(|since| now >= since + CHECKPOINT_AFTER)
+            || self.tenure.dirty.bytes() >= CHECKPOINT_BYTES.min(self.context.budget.cells / 2)
+            || self.records_since_checkpoint >= CHECKPOINT_RECORDS
+            || self
+                .workspace
+                .as_ref()
+                .is_some_and(|w| w.cells.bytes() > self.context.budget.cells);
+        if self.flushing.is_some() || self.tenure.dirty.is_empty() || !due {
+            return;
+        }
+        let dirty = Arc::new(std::mem::take(&mut self.tenure.dirty));
+        self.dirty_since = None;
+        self.records_since_checkpoint = 0;
+        let names: Vec<String> = self.context.source_names().map(String::from).collect();
+        let job = Checkpoint {
+            names: self.context.names.clone(),
+            partition: self.partition,
+            ledger_created: self.context.ledger_created,
+            checkpointed: self.tenure.checkpointed,
+            record: self.tenure.record,
+            positions: Meta::positions(
+                &names
+                    .into_iter()
+                    .zip(self.tenure.positions.iter().copied())
+                    .collect(),
+            ),
+            meta: self.tenure.meta,
+        };
+        let (context, cells) = (self.context.clone(), dirty.clone());
+        let write = async move {
+            job.write(&*context.log, context.committer.attempts(), &cells)
+                .await
+        };
+        // Its own task: checkpoints go on while this lane waits for something else.
+        let write = tokio::spawn(write)
+            .map(|done| done.unwrap_or_else(|e| Err(checkpoint::Error::Failed(e.to_string()))));
+        self.flushing = Some(Flushing {
+            dirty,
+            number: self.committed,
+            record: self.tenure.record,
+            result: write.boxed(),
+        });
+    }
+
+    fn flushed(&mut self, result: Result<u64, checkpoint::Error>) -> Result<(), End> {
+        let flushing = self.flushing.take().expect("what was flushed was being flushed");
+        match result {
+            Ok(bucket) => {
+                self.tenure.meta = bucket;
+                self.tenure.checkpointed = Some(flushing.record);
+                self.tenure.watermark = Some(Watermark {
+                    record: flushing.record.record,
+                    nonce: flushing.record.nonce,
+                    bucket,
+                });
+                self.checkpointed = flushing.number;
+                if let Some(workspace) = self.workspace.as_mut() {
+                    workspace
+                        .cells
+                        .shrink(self.context.budget.cells, self.checkpointed);
+                }
+                Ok(())
+            }
+            // The record tells who owns the partition; the takeover reads it.
+            Err(checkpoint::Error::Fenced) => Err(End::Restart("a checkpoint was fenced".into())),
+            Err(checkpoint::Error::Failed(reason)) => {
+                Err(End::Restart(format!("a checkpoint failed: {reason}")))
+            }
+        }
+    }
+
+    // ---- idle ---------------------------------------------------------------
+
+    /// Moves the positions of a partition that has nothing to do, so that a
+    /// restart does not read the sources again. Only messages that were really
+    /// handed out count: commit records of this very move do not (rule 14).
+    async fn move_if_idle(&mut self, now: Instant) {
+        // How far was seen has to be asked before the channel is found empty:
+        // what is handed out after that is not counted.
+        let seen: Vec<Option<Position>> = self
+            .lane
+            .feeds
+            .iter()
+            .map(|feed| feed.progress.seen(self.partition, self.lane.epoch))
+            .collect();
+        while let Ok(chunk) = self.lane.chunks.try_recv() {
+            self.accept(chunk);
+        }
+        let quiet = self.pending.is_empty()
+            && self.flight.is_none()
+            && self.retry_at.is_none()
+            && !self.shed
+            && self
+                .workspace
+                .as_ref()
+                .is_some_and(|w| w.events.is_empty() && w.group.is_empty());
+        let Some(workspace) = self.workspace.as_mut().filter(|_| quiet) else {
+            return;
+        };
+        let ahead = |(position, seen): (&Position, &Option<Position>)| {
+            seen.map_or(0, |seen| seen.sequence.saturating_sub(position.sequence))
+        };
+        let messages: u64 = workspace.positions.iter().zip(&seen).map(ahead).sum();
+        if messages < IDLE_MESSAGES && (messages == 0 || now < self.moved_at + IDLE_AFTER) {
+            return;
+        }
+        for (source, seen) in seen.iter().enumerate() {
+            if let Some(seen) = seen.filter(|seen| seen.sequence > workspace.positions[source].sequence) {
+                workspace.positions[source] = seen;
+                self.accepted[source] = seen;
+                self.handed[source] = seen;
+            }
+        }
+        self.submit(Kind::Idle).await;
+    }
+}
+
+/// Loads `missing` keys and puts what is not in the bucket yet over them.
+async fn fill(
+    context: &HandlerContext,
+    partition: u32,
+    workspace: &mut Workspace,
+    missing: Vec<Arc<str>>,
+    overlays: HashMap<Arc<str>, (Vec<DirtyKey>, u64)>,
+    at_least: u64,
+) -> Result<(), End> {
+    let loaded = load::load(&*context.log, &context.names, partition, &missing, at_least)
+        .await
+        .map_err(|error| End::Restart(format!("state could not be loaded: {error}")))?;
+    for (key, mut state) in loaded {
+        let mut written = 0;
+        if let Some((changes, number)) = overlays.get(&key) {
+            changes.iter().for_each(|dirty| load::overlay(&mut state, dirty));
+            written = *number;
+        }
+        workspace.cells.insert(key, state, written);
+    }
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! What a guest sees of the host: the imports of the world `handler`, over the
+//! state of one key and the effects of one invocation.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tracing::Level;
+use wasmtime::component::HasData;
+
+use super::bindings::weir::handler as wit;
+use super::guest_log::GuestLog;
+use super::limiter::Limiter;
+use super::program::ProgramSettings;
+use super::wasi::Wasi;
+use crate::effects::check::{self, Tally};
+use crate::effects::{Effects, Emit, TimerSet};
+use crate::model::event::Headers;
+use crate::state::KeyState;
+
+/// The data of one instance's store.
+pub(super) struct Host {
+    settings: Arc<ProgramSettings>,
+    pub limiter: Limiter,
+    /// Shared with the guest's stdout and stderr.
+    log: Arc<Mutex<GuestLog>>,
+    /// Only for programs that import WASI.
+    pub wasi: Option<Box<Wasi>>,
+    /// `None` while the instance is made and between events.
+    invocation: Option<Invocation>,
+}
+
+/// One call of `handle`, as far as it got.
+struct Invocation {
+    state: Arc<KeyState>,
+    effects: Effects,
+    tally: Tally,
+    /// Cells and live timers that the key would have if the call ended now.
+    cells: usize,
+    timers: usize,
+}
+
+/// Ties [`Host`] to the generated traits.
+pub(super) struct HostData;
+
+impl HasData for HostData {
+    type Data<'a> = &'a mut Host;
+}
+
+impl Host {
+    pub fn new(settings: Arc<ProgramSettings>, wasi: bool) -> Self {
+        let log = Arc::new(Mutex::new(GuestLog::new(
+            settings.handler.clone(),
+            settings.limits.log_bytes,
+        )));
+        Host {
+            limiter: Limiter::new(settings.limits.memory_mib),
+            wasi: wasi.then(|| Box::new(Wasi::new(&log))),
+            settings,
+            log,
+            invocation: None,
+        }
+    }
+
+    pub fn begin(&mut self, event_id: &str, state: &Arc<KeyState>) {
+        self.limiter.take_refused();
+        self.log().begin(event_id.to_owned());
+        self.invocation = Some(Invocation {
+            effects: Effects::default(),
+            tally: Tally::default(),
+            cells: state.cells.len(),
+            timers: state.timers.len(),
+            state: Arc::clone(state),
+        });
+    }
+
+    /// What the invocation did; lets go of the key's state.
+    pub fn end(&mut self) -> Effects {
+        self.log().end();
+        self.invocation
+            .take()
+            .map(|invocation| invocation.effects)
+            .unwrap_or_default()
+    }
+
+    pub fn last_words(&self) -> Option<String> {
+        self.log().last_words()
+    }
+
+    fn log(&self) -> MutexGuard<'_, GuestLog> {
+        // A log that a panic left in mid-line is still a log.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn invocation(&mut self) -> wasmtime::Result<(&mut Invocation, &ProgramSettings)> {
+        match &mut self.invocation {
+            Some(invocation) => Ok((invocation, &self.settings)),
+            None => Err(wasmtime::format_err!(
+                "cells, timers and emits can only be used inside handle, not while the component is initialised"
+            )),
+        }
+    }
+}
+
+impl Invocation {
+    /// Whether the key has this cell now.
+    fn has_cell(&self, cell: &str) -> bool {
+        match self.effects.cells.get(cell) {
+            Some(written) => written.is_some(),
+            None => self.state.cells.contains_key(cell),
+        }
+    }
+
+    fn has_timer(&self, name: &str) -> bool {
+        match self.effects.timers.get(name) {
+            Some(changed) => changed.is_some(),
+            None => self.state.timers.contains_key(name),
+        }
+    }
+
+    fn write_cell(
+        &mut self,
+        cell: String,
+        value: Option<Bytes>,
+        settings: &ProgramSettings,
+    ) -> wasmtime::Result<()> {
+        let name_bytes = cell.len();
+        let size = |value: &Option<Bytes>| name_bytes + value.as_ref().map_or(0, Bytes::len);
+        self.cells -= usize::from(self.has_cell(&cell));
+        self.cells += usize::from(value.is_some());
+        if value.is_some() {
+            check::cells(&cell, self.cells)?;
+        }
+        self.tally.cell_bytes += size(&value);
+        if let Some(replaced) = self.effects.cells.insert(cell.into(), value) {
+            self.tally.cell_bytes -= size(&replaced);
+        }
+        self.check_totals(settings)
+    }
+
+    fn check_totals(&self, settings: &ProgramSettings) -> wasmtime::Result<()> {
+        Ok(self
+            .tally
+            .check(settings.limits.effects_bytes, settings.max_payload)?)
+    }
+}
+
+impl wit::types::Host for Host {}
+
+impl wit::state::Host for Host {
+    fn get(&mut self, cell: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        let (invocation, _) = self.invocation()?;
+        let value = match invocation.effects.cells.get(cell.as_str()) {
+            Some(written) => written.as_ref(),
+            None => invocation.state.cells.get(cell.as_str()),
+        };
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn set(&mut self, cell: String, value: Vec<u8>) -> wasmtime::Result<()> {
+        let (invocation, settings) = self.invocation()?;
+        check::name("cell", &cell)?;
+        check::value("cell", &cell, value.len(), settings.max_payload)?;
+        invocation.write_cell(cell, Some(value.into()), settings)
+    }
+
+    fn delete(&mut self, cell: String) -> wasmtime::Result<()> {
+        let (invocation, settings) = self.invocation()?;
+        check::name("cell", &cell)?;
+        if invocation.state.cells.contains_key(cell.as_str()) {
+            return invocation.write_cell(cell, None, settings);
+        }
+        // Never committed: taking back what this call wrote is all there is to do.
+        if let Some(Some(written)) = invocation.effects.cells.remove(cell.as_str()) {
+            invocation.tally.cell_bytes -= cell.len() + written.len();
+            invocation.cells -= 1;
+        }
+        Ok(())
+    }
+
+    fn cells(&mut self, prefix: String) -> wasmtime::Result<Vec<String>> {
+        let (invocation, _) = self.invocation()?;
+        let state = &invocation.state.cells;
+        let written = &invocation.effects.cells;
+        let kept = from(state, &prefix).filter(|name| !written.contains_key(*name));
+        let added = from(written, &prefix).filter(|name| matches!(written.get(*name), Some(Some(_))));
+        let mut names: Vec<String> = kept.chain(added).map(|name| (**name).to_owned()).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+/// The names in `map` that begin with `prefix`.
+fn from<'a, V>(
+    map: &'a std::collections::BTreeMap<Box<str>, V>,
+    prefix: &'a str,
+) -> impl Iterator<Item = &'a Box<str>> {
+    use std::ops::Bound::{Included, Unbounded};
+    map.range::<str, _>((Included(prefix), Unbounded))
+        .map(|(name, _)| name)
+        .take_while(move |name| name.starts_with(prefix))
+}
+
+impl wit::output::Host for Host {
+    fn emit(
+        &mut self,
+        subject: String,
+        headers: Vec<wit::types::HeaderResult>,
+        data: Vec<u8>,
+    ) -> wasmtime::Result<()> {
+        let (invocation, settings) = self.invocation()?;
+        check::subject(&subject)?;
+        check::allowed(&subject, &settings.emit, &settings.ledger_subjects)?;
+        let headers: Headers = headers.into_iter().map(|h| (h.name, h.value)).collect();
+        let header_bytes = check::headers(&subject, &headers)?;
+        check::message(&subject, header_bytes, data.len(), settings.max_payload)?;
+        invocation.tally.messages += 1;
+        invocation.tally.other_bytes += subject.len() + header_bytes + data.len();
+        invocation.check_totals(settings)?;
+        invocation.effects.emits.push(Emit {
+            subject,
+            headers,
+            data: data.into(),
+        });
+        Ok(())
+    }
+}
+
+impl wit::timers::Host for Host {
+    fn set(&mut self, name: String, at: u64, data: Vec<u8>) -> wasmtime::Result<()> {
+        let (invocation, settings) = self.invocation()?;
+        check::name("timer", &name)?;
+        check::value("timer", &name, data.len(), settings.max_payload)?;
+        if !invocation.has_timer(&name) {
+            invocation.timers += 1;
+            check::timers(&name, invocation.timers)?;
+        }
+        let name_bytes = name.len();
+        invocation.tally.other_bytes += name_bytes + data.len();
+        let set = TimerSet {
+            due: at,
+            data: data.into(),
+        };
+        match invocation.effects.timers.insert(name.into(), Some(set)) {
+            Some(replaced) => {
+                invocation.tally.other_bytes -= name_bytes + replaced.map_or(0, |timer| timer.data.len());
+            }
+            None => invocation.tally.messages += 1,
+        }
+        invocation.check_totals(settings)
+    }
+
+    fn cancel(&mut self, name: String) -> wasmtime::Result<()> {
+        let (invocation, settings) = self.invocation()?;
+        check::name("timer", &name)?;
+        if !invocation.has_timer(&name) {
+            return Ok(());
+        }
+        invocation.timers -= 1;
+        let name_bytes = name.len();
+        if let Some(changed) = invocation.effects.timers.remove(name.as_str()) {
+            invocation.tally.messages -= 1;
+            invocation.tally.other_bytes -= name_bytes + changed.map_or(0, |timer| timer.data.len());
+        }
+        if invocation.state.timers.contains_key(name.as_str()) {
+            invocation.tally.messages += 1;
+            invocation.tally.other_bytes += name_bytes;
+            invocation.effects.timers.insert(name.into(), None);
+        }
+        invocation.check_totals(settings)
+    }
+}
+
+impl wit::config::Host for Host {
+    fn get(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.settings.config.get(&name).cloned())
+    }
+}
+
+impl wit::log::Host for Host {
+    fn write(&mut self, level: wit::log::Level, message: String) -> wasmtime::Result<()> {
+        let level = match level {
+            wit::log::Level::Trace => Level::TRACE,
+            wit::log::Level::Debug => Level::DEBUG,
+            wit::log::Level::Info => Level::INFO,
+            wit::log::Level::Warn => Level::WARN,
+            wit::log::Level::Error => Level::ERROR,
+        };
+        Ok(self.log().line(level, message)?)
+    }
+}

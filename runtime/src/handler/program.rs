@@ -1,0 +1,68 @@
+//! A component, compiled and linked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::artifact::{self, Refusal};
+use super::bindings::HandlerPre;
+use super::host::Host;
+use super::{Engine, Fault, Instance};
+use crate::deployment::manifest::Limits;
+
+/// What a manifest, the ledger and the server say of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramSettings {
+    /// Name of the handler, for its log.
+    pub handler: String,
+    pub limits: Limits,
+    /// Subjects that it may emit to, with NATS wildcards.
+    pub emit: Vec<String>,
+    /// Subjects of the ledger; an emit must be among these too.
+    pub ledger_subjects: Vec<String>,
+    pub config: BTreeMap<String, String>,
+    /// The server's `max_payload` in bytes.
+    pub max_payload: usize,
+    /// A new instance for each event.
+    pub per_event: bool,
+}
+
+/// One component, compiled and linked, with the limits and configuration of its
+/// manifest. Shared by all partitions of a handler.
+pub struct Program {
+    pub(super) engine: Arc<Engine>,
+    pub(super) pre: HandlerPre<Host>,
+    pub(super) settings: Arc<ProgramSettings>,
+    /// Whether it imports WASI. Those that do not are spared its context.
+    pub(super) wasi: bool,
+}
+
+impl Program {
+    /// Compiles a component, or a core module that carries its component type.
+    /// Takes 20 ms for a small handler and seconds for one with an interpreter
+    /// inside, on all cores: keep it off the hot path.
+    ///
+    /// # Errors
+    /// [`Refusal`]: this host would not run the file.
+    pub fn compile(
+        engine: &Arc<Engine>,
+        wasm: &[u8],
+        settings: ProgramSettings,
+    ) -> Result<Arc<Program>, Refusal> {
+        let accepted = artifact::accept(engine, wasm)?;
+        Ok(Arc::new(Program {
+            engine: Arc::clone(engine),
+            pre: accepted.pre,
+            settings: Arc::new(settings),
+            wasi: accepted.wasi,
+        }))
+    }
+
+    /// A new sandbox, with the component's own initialisation done.
+    ///
+    /// # Errors
+    /// The initialisation trapped, took too long or needed too much memory, or
+    /// the engine has no instance left.
+    pub fn instantiate(self: &Arc<Self>) -> Result<Instance, Fault> {
+        Instance::new(self)
+    }
+}

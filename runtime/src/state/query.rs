@@ -1,0 +1,135 @@
+//! Committed state, read from outside its host: the bucket's copy with the
+//! records after its watermark over it. What this returns was committed, and
+//! nothing committed before the call is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{load, replay};
+use crate::commit::record::{self, Record};
+use crate::log::{self, Log};
+use crate::model::key::partition;
+use crate::model::subjects::{HandlerNames, bucket_stream};
+
+/// Keys listed per request to the bucket.
+const PAGE: usize = 2_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    #[error(transparent)]
+    Record(#[from] record::Error),
+    #[error(transparent)]
+    Replay(#[from] replay::Error),
+    #[error(transparent)]
+    Load(#[from] load::Error),
+    #[error("handler {0} has committed nothing in this ledger: check its name with `weir handlers`")]
+    NoHandler(String),
+}
+
+/// Cells of one key. With `checkpoint`, as the bucket has them, which may be
+/// some seconds old.
+///
+/// # Errors
+/// The handler is unknown, or the log cannot be read.
+pub async fn get(
+    log: &dyn Log,
+    names: &HandlerNames,
+    key: &str,
+    checkpoint: bool,
+) -> Result<BTreeMap<String, Bytes>, Error> {
+    let partitions = last_records(log, names).await?[0].1.partitions;
+    let partition = partition(key, partitions);
+    let key: Arc<str> = key.into();
+    // The base is read before the records after it are: a checkpoint in between
+    // only makes the base newer than it has to be.
+    let subject = names.record(partition);
+    let Some(stored) = log.last(&names.ledger, &subject).await? else {
+        return Ok(BTreeMap::new());
+    };
+    let record = Record::decode(&stored)?;
+    let at_least = record.watermark.map_or(0, |w| w.bucket);
+    let (_, mut state) = load::load(log, names, partition, std::slice::from_ref(&key), at_least)
+        .await?
+        .remove(0);
+    if !checkpoint {
+        let after = record.watermark.map_or(0, |w| w.record);
+        let dirty = replay::deltas(log, &names.ledger, &subject, after, stored.sequence).await?;
+        if let Some((_, changed)) = dirty.iter().find(|(k, _)| **k == key) {
+            load::overlay(&mut state, changed);
+        }
+    }
+    Ok(state
+        .cells
+        .into_iter()
+        .map(|(cell, value)| (cell.into(), value))
+        .collect())
+}
+
+/// Keys that begin with `prefix` and have at least one cell, in byte order.
+///
+/// # Errors
+/// The handler is unknown, or the log cannot be read.
+pub async fn keys(
+    log: &dyn Log,
+    names: &HandlerNames,
+    prefix: &str,
+    checkpoint: bool,
+) -> Result<BTreeSet<String>, Error> {
+    let records = last_records(log, names).await?;
+    let mut cells: BTreeSet<(String, String)> = BTreeSet::new();
+    let bucket = bucket_stream(&names.ledger);
+    let filter = names.cells_all();
+    let mut from = 1;
+    loop {
+        let page = log.scan(&bucket, &filter, from, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        from = last.sequence + 1;
+        for stored in page {
+            let Some((_, key, Some(cell))) = names.parse_cell(&stored.subject) else {
+                continue;
+            };
+            if stored.header(load::OPERATION_HEADER).is_some() {
+                cells.remove(&(key, cell));
+            } else if key.starts_with(prefix) {
+                cells.insert((key, cell));
+            }
+        }
+    }
+    if !checkpoint {
+        for (sequence, record, subject) in records.iter().map(|(s, r, subject)| (*s, r, subject)) {
+            let after = record.watermark.map_or(0, |w| w.record);
+            let dirty = replay::deltas(log, &names.ledger, subject, after, sequence).await?;
+            for (key, changed) in dirty.iter().filter(|(key, _)| key.starts_with(prefix)) {
+                for (cell, value) in &changed.cells {
+                    let name = (key.to_string(), cell.to_string());
+                    match value {
+                        Some(_) => cells.insert(name),
+                        None => cells.remove(&name),
+                    };
+                }
+            }
+        }
+    }
+    Ok(cells.into_iter().map(|(key, _)| key).collect())
+}
+
+/// Last record of each partition that has one: sequence, record, subject.
+async fn last_records(log: &dyn Log, names: &HandlerNames) -> Result<Vec<(u64, Record, String)>, Error> {
+    let snapshot = log.last_many(&names.ledger, &[names.records()]).await?;
+    let mut records = Vec::with_capacity(snapshot.messages.len());
+    for stored in snapshot.messages {
+        records.push((
+            stored.sequence,
+            Record::decode(&stored)?,
+            stored.subject.to_string(),
+        ));
+    }
+    if records.is_empty() {
+        return Err(Error::NoHandler(names.handler.clone()));
+    }
+    Ok(records)
+}
