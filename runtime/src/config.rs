@@ -33,6 +33,9 @@ const URL_DEFAULT: &str = "nats://127.0.0.1:4222";
 /// Loopback, because nothing on it asks who is there.
 const HTTP_DEFAULT: &str = "127.0.0.1:9464";
 
+/// Cells kept in memory where nobody says, in MiB.
+const CACHE_MIB_DEFAULT: usize = 256;
+
 /// What JetStream takes.
 const REPLICAS_MAX: usize = 5;
 
@@ -128,6 +131,9 @@ pub struct Host {
     pub http: SocketAddr,
     /// Threads that execute handlers; at least 1.
     pub threads: usize,
+    /// Bytes of cells that all partitions keep in memory together. What is
+    /// over it is read from the state bucket again when it is needed.
+    pub cache_bytes: usize,
 }
 
 /// How to reach NATS, from the command line.
@@ -210,6 +216,9 @@ pub struct HostOptions {
     /// Threads that execute handlers [default: one per processor]
     #[arg(long, value_name = "N", env = "WEIR_THREADS")]
     pub threads: Option<usize>,
+    /// Memory for cells, in MiB; others are read when they are needed [default: 256]
+    #[arg(long, value_name = "N", env = "WEIR_CACHE_MIB")]
+    pub cache_mib: Option<usize>,
 }
 
 impl Options {
@@ -390,6 +399,17 @@ fn host_settings(options: &HostOptions, file: &file::File) -> Result<Host, Error
         // Not known in some sandboxes; one thread always works.
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
+    let cache_mib = options
+        .cache_mib
+        .or(file.host.cache_mib)
+        .unwrap_or(CACHE_MIB_DEFAULT);
+    let cache_bytes = cache_mib
+        .checked_mul(1024 * 1024)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| Error::Value {
+            key: "host.cache_mib",
+            problem: format!("{cache_mib} must be at least 1, and fit into memory"),
+        })?;
     let in_file = |path: &PathBuf| file.folder.join(path);
     Ok(Host {
         name,
@@ -404,6 +424,7 @@ fn host_settings(options: &HostOptions, file: &file::File) -> Result<Host, Error
             .unwrap_or_else(|| Path::new(".weir").to_owned()),
         http,
         threads,
+        cache_bytes,
     })
 }
 

@@ -38,9 +38,6 @@ use crate::source::start::Starts;
 /// Bytes of events that wait in all lanes together.
 pub const WAITING_BYTES: usize = 64 * 1024 * 1024;
 
-/// Bytes of cells that all lanes keep in memory together.
-pub const CELL_BYTES: usize = 256 * 1024 * 1024;
-
 /// How often a host says what it does.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 
@@ -143,7 +140,7 @@ impl Host {
                 starts: Starts::new(log.clone(), names),
                 metrics: HandlerMetrics::new(&name, partitions, &sources),
                 counters: Counters::default(),
-                budget: Budget::share(WAITING_BYTES, CELL_BYTES, lanes as usize),
+                budget: Budget::share(WAITING_BYTES, config.host.cache_bytes, lanes as usize),
                 ledger_created: ledger.created,
                 event_ttl_s: config.ledger.event_ttl.map(|ttl| ttl.as_secs().max(1)),
                 lanes: (0..partitions).map(|_| LaneStatus::default()).collect(),

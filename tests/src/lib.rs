@@ -2,7 +2,8 @@
 //! ([`nats`]), real `weir` processes ([`host`]), a proxy between the two that
 //! loses what it is told to lose ([`proxy`]), and the checks that every run
 //! ends with ([`check`]). Most tests start with a [`system::System`], which is
-//! all of these wired together.
+//! all of these wired together. What needs no server runs in the process, on a
+//! log in memory ([`inproc`]).
 //!
 //! Each test starts its own server on its own port with its own folders, so that
 //! tests do not meet. Nothing here sleeps to let something happen: [`until`]
@@ -11,6 +12,7 @@
 pub mod bus;
 pub mod check;
 pub mod host;
+pub mod inproc;
 pub mod nats;
 pub mod plugins;
 pub mod proxy;

@@ -29,6 +29,7 @@ plugins = "plugins"
 data = "data"
 http = "127.0.0.1:0"
 threads = 2
+cache_mib = 3
 "#;
 
 #[test]
@@ -57,6 +58,7 @@ fn a_whole_file_with_paths_beside_it() {
                 data: folder.path().join("data"),
                 http: "127.0.0.1:0".parse().expect("an address"),
                 threads: 2,
+                cache_bytes: 3 * 1024 * 1024,
             },
         }
     );
@@ -78,6 +80,7 @@ fn the_command_line_goes_first() {
         data: Some("d".into()),
         http: Some("[::1]:9".into()),
         threads: Some(1),
+        cache_mib: Some(2),
     };
     let config = options.host(&ledger, &host).expect("a configuration");
     assert_eq!(config.ledger.name, "FLAG");
@@ -94,6 +97,7 @@ fn the_command_line_goes_first() {
     assert_eq!(config.host.data, PathBuf::from("d"));
     assert_eq!(config.host.http.to_string(), "[::1]:9");
     assert_eq!(config.host.threads, 1);
+    assert_eq!(config.host.cache_bytes, 2 * 1024 * 1024);
 }
 
 #[test]
@@ -107,6 +111,7 @@ fn defaults() {
     assert_eq!(config.host.http.to_string(), HTTP_DEFAULT);
     assert!(config.host.name.ends_with(&format!("-{}", std::process::id())));
     assert!(config.host.threads >= 1);
+    assert_eq!(config.host.cache_bytes, 256 * 1024 * 1024);
     assert_eq!(config.ledger.replicas, 1);
 }
 
@@ -152,6 +157,10 @@ fn every_error_says_where() {
         (
             "[ledger]\nname = \"L\"\n[host]\nthreads = 0\n",
             "host.threads: 0 must be",
+        ),
+        (
+            "[ledger]\nname = \"L\"\n[host]\ncache_mib = 0\n",
+            "host.cache_mib: 0 must be",
         ),
         (
             "[ledger]\nname = \"L\"\n[host]\nname = \"\"\n",

@@ -85,6 +85,7 @@ impl From<start::Error> for Failure {
             )),
             start::Error::Log(error) => error.into(),
             start::Error::Record(error) => Failure::Stopped(error.to_string()),
+            start::Error::Undecided(_) => Failure::Unavailable(error.to_string()),
         }
     }
 }
@@ -152,7 +153,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
         let position = match before.and_then(|b| b.positions.get(name)) {
             Some(position) => *position,
             None => {
-                let position = context.starts.of(name, stream, start).await?;
+                let position = context.starts.of(partition, name, stream, start).await?;
                 record.starts.insert(name.into(), position);
                 position
             }

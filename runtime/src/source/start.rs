@@ -4,15 +4,29 @@
 //! partitions of the handler, and the number is kept in every record from the
 //! first takeover on (PROTOCOL rule 7): a partition that starts later, on another
 //! host or after a crash, begins where the others did.
+//!
+//! Partition 0 decides. Its first takeover expects that there is no record, so
+//! of two hosts that start at the same time one resolves for both; the other
+//! partitions wait for that record, and read it from the leader.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
 use crate::commit::record::{self, Record};
+use crate::dispatch::context::INTERNAL_SOURCE;
 use crate::log::{self, SharedLog, Start};
 use crate::model::position::Position;
 use crate::model::subjects::HandlerNames;
+
+/// The partition whose first record says where all begin.
+const DECIDES: u32 = 0;
+
+/// How often that record is looked for, and how long a takeover waits for it
+/// before it says so and tries again.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+const WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,13 +34,16 @@ pub enum Error {
     Log(#[from] log::Error),
     #[error(transparent)]
     Record(#[from] record::Error),
+    #[error("where stream {0} begins is decided by partition {DECIDES}, which has not begun yet")]
+    Undecided(String),
 }
 
-/// Resolved starts of one handler's sources.
+/// Starts of one handler's sources.
 pub struct Starts {
     log: SharedLog,
     names: HandlerNames,
-    resolved: Mutex<Option<BTreeMap<String, Position>>>,
+    /// Those that partition [`DECIDES`] has recorded.
+    recorded: Mutex<BTreeMap<String, Position>>,
 }
 
 impl Starts {
@@ -34,45 +51,57 @@ impl Starts {
         Starts {
             log,
             names,
-            resolved: Mutex::new(None),
+            recorded: Mutex::default(),
         }
     }
 
-    /// The position that a source named `name`, on `stream`, begins at.
+    /// The position at which `partition` begins to read a source named `name`,
+    /// on `stream`.
     ///
     /// # Errors
-    /// The stream is missing, or NATS does not answer; nothing is remembered then.
-    pub async fn of(&self, name: &str, stream: &str, start: Start) -> Result<Position, Error> {
-        let mut resolved = self.resolved.lock().await;
-        if resolved.is_none() {
-            *resolved = Some(self.recorded().await?);
-        }
-        let known = resolved.get_or_insert_default();
-        if let Some(position) = known.get(name) {
-            return Ok(*position);
+    /// The stream is missing, NATS does not answer, or it is not decided yet.
+    pub async fn of(
+        &self,
+        partition: u32,
+        name: &str,
+        stream: &str,
+        start: Start,
+    ) -> Result<Position, Error> {
+        // These two mean another sequence each time they are asked for.
+        let moves = matches!(start, Start::New | Start::Time(_));
+        let begin = Instant::now();
+        loop {
+            if let Some(position) = self.recorded(name).await? {
+                return Ok(position);
+            }
+            // No event of a partition is internal before its first record.
+            if !moves || partition == DECIDES || name == INTERNAL_SOURCE {
+                break;
+            }
+            if begin.elapsed() >= WAIT {
+                return Err(Error::Undecided(stream.into()));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
         let state = self.log.stream(stream).await?;
         let first = self.log.resolve(stream, start).await?;
-        let position = Position {
+        Ok(Position {
             created: state.created,
             sequence: first.saturating_sub(1),
             stored: 0,
-        };
-        known.insert(name.into(), position);
-        Ok(position)
+        })
     }
 
-    /// Starts that some partition's record has already.
-    async fn recorded(&self) -> Result<BTreeMap<String, Position>, Error> {
-        let mut starts = BTreeMap::new();
-        for stored in self
-            .log
-            .last_many(&self.names.ledger, &[self.names.records()])
-            .await?
-            .messages
+    async fn recorded(&self, name: &str) -> Result<Option<Position>, Error> {
+        let mut recorded = self.recorded.lock().await;
+        if !recorded.contains_key(name)
+            && let Some(stored) = self
+                .log
+                .last(&self.names.ledger, &self.names.record(DECIDES))
+                .await?
         {
-            starts.extend(Record::decode(&stored)?.starts);
+            recorded.extend(Record::decode(&stored)?.starts);
         }
-        Ok(starts)
+        Ok(recorded.get(name).copied())
     }
 }

@@ -100,6 +100,15 @@ impl MemoryLog {
         self.shared.changed.notify_waiters();
     }
 
+    /// Takes back everything after `sequence`, as a machine does that lost power
+    /// before its disk had it. Sequences are given out again from there.
+    pub fn lose_tail(&self, stream: &str, sequence: u64) {
+        if let Some(store) = self.lock().streams.get_mut(stream) {
+            store.lose_tail(sequence);
+        }
+        self.shared.changed.notify_waiters();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // A test that panicked while it held the lock left a whole state behind:
         // every change is made in one go.

@@ -89,6 +89,14 @@ impl Store {
         }
     }
 
+    pub(super) fn lose_tail(&mut self, sequence: u64) {
+        let lost: Vec<u64> = self.messages.range(sequence + 1..).map(|(s, _)| *s).collect();
+        for sequence in lost {
+            self.remove(sequence);
+        }
+        self.last = self.last.min(sequence);
+    }
+
     /// All or nothing: every check comes before the first change.
     pub(super) fn append(&mut self, batch: Vec<Append>, now: u64) -> Result<Appended, AppendError> {
         self.check(&batch)?;

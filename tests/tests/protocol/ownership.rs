@@ -1,0 +1,236 @@
+//! Rules 2, 8 and 9: who owns a partition, and whether ledger and state bucket
+//! belong together.
+
+use std::time::Duration;
+
+use weir::log::Log;
+use weir::model::subjects::bucket_stream;
+use weir_tests::inproc::*;
+
+const COUNT: &str = "add n 1\nshow n out.n";
+
+/// A world in which the probe's only partition has handled two events and is
+/// checkpointed, with a record that rests on it. Its host has stopped.
+async fn checkpointed() -> World {
+    let world = World::new().await;
+    let host = tiny("a").start(&world, &[probe(1, "")]).await;
+    world.tell("k", COUNT).await;
+    world.tell("k", COUNT).await;
+    world.checkpoint("k", 1).await;
+    host.drain().await;
+    world
+}
+
+fn tiny(name: &str) -> HostOptions {
+    HostOptions::named(name).tiny_cache()
+}
+
+/// Starts a host on a world whose records and bucket do not belong together, and
+/// checks that it commits nothing.
+async fn stops(world: &World, part: &str) {
+    let records = world.records("probe", 0).await.len();
+    let host = world.host("b", &[probe(1, "")]).await;
+    world.tell("k", COUNT).await;
+    host.stopped("probe", 0, part).await;
+    assert_eq!(
+        world.records("probe", 0).await.len(),
+        records,
+        "nothing is committed"
+    );
+}
+
+/// Rule 2. Without a record, an expectation of 0 lets anybody in: it is only a
+/// fresh start where the bucket knows nothing of the partition either.
+#[tokio::test]
+async fn records_that_are_gone_are_no_fresh_start() {
+    let world = checkpointed().await;
+    let subject = world.names("probe").record(0);
+    world
+        .log
+        .purge(LEDGER, &subject, u64::MAX)
+        .await
+        .expect("a purge");
+    stops(&world, "has no commit record of partition 0").await;
+}
+
+/// Rule 2. A record that rests on a checkpoint whose bucket is gone: what was
+/// before it cannot be replayed any more.
+#[tokio::test]
+async fn a_bucket_that_is_gone_is_no_fresh_start() {
+    let world = checkpointed().await;
+    let bucket = bucket_stream(LEDGER);
+    world.log.purge(&bucket, ">", u64::MAX).await.expect("a purge");
+    stops(&world, "the state bucket has lost").await;
+}
+
+/// Rule 2. A ledger made again under its name, with a record copied back: the
+/// sequences of the bucket mean nothing in it.
+#[tokio::test]
+async fn a_ledger_made_again_does_not_belong_to_the_bucket() {
+    let world = checkpointed().await;
+    let subject = world.names("probe").record(0);
+    let copied = world
+        .log
+        .last(LEDGER, &subject)
+        .await
+        .expect("a ledger")
+        .expect("a record");
+    world.log.delete_stream(LEDGER);
+    world.prepare_ledger().await;
+    world.publish(LEDGER, &subject, copied.headers, copied.data).await;
+    stops(&world, "belongs to an earlier ledger").await;
+}
+
+/// Rule 9. The ledger lost commits whose cells are in the bucket already.
+#[tokio::test]
+async fn a_bucket_ahead_of_its_ledger_stops_the_partition() {
+    let world = checkpointed().await;
+    let (first, _) = world.records("probe", 0).await[0];
+    world.log.lose_tail(LEDGER, first);
+    stops(&world, "the ledger lost acknowledged commits").await;
+}
+
+/// Rule 9. The ledger lost its tail and went on: there is a record where the
+/// bucket's was, and it is another one.
+#[tokio::test]
+async fn another_record_at_the_same_sequence_is_noticed() {
+    let world = checkpointed().await;
+    let subject = world.names("probe").record(0);
+    let records = world.ledger(&subject).await;
+    let meta = world.bucket(&world.names("probe").meta(0)).await.expect("a meta");
+    let meta: serde_json::Value = serde_json::from_slice(&meta.data).expect("JSON");
+    let newest = meta["newest"]["record"].as_u64().expect("a sequence");
+    let before = records
+        .iter()
+        .rfind(|r| r.sequence < newest)
+        .expect("an earlier record");
+    world.log.lose_tail(LEDGER, newest - 1);
+    let again = world
+        .publish(LEDGER, &subject, before.headers.clone(), before.data.clone())
+        .await;
+    assert_eq!(again, newest);
+    stops(&world, "is not the one that the state bucket was written from").await;
+}
+
+/// Rule 8. A host is stopped in the middle of a checkpoint and sleeps while
+/// another takes the partition over and deletes the cell that it is about to
+/// write: the cell must not come back.
+#[tokio::test]
+async fn a_checkpoint_of_a_replaced_owner_is_refused() {
+    let world = World::new().await;
+    let asleep = tiny("a").start(&world, &[probe(1, "")]).await;
+    asleep.next(Kind::Checkpoint, Fate::Hold);
+    world.tell("k", "set c old\nfill big 1 140000").await;
+    eventually("the checkpoint is under way", async || {
+        !asleep.sent(Kind::Checkpoint).is_empty()
+    })
+    .await;
+
+    let awake = tiny("b").start(&world, &[probe(1, "")]).await;
+    world.tell("k", "show c out.c\ndelete c\ndelete big0").await;
+    world.emitted("out.c", &["old"]).await;
+    world.checkpoint("other", 1).await;
+    let cell = world.names("probe").cell(0, "k", "c");
+    assert!(world.bucket(&cell).await.is_none_or(|c| c.data.is_empty()));
+
+    asleep.release();
+    asleep.partition_is("probe", 0, "standby").await;
+    assert!(
+        world.bucket(&cell).await.is_none_or(|c| c.data.is_empty()),
+        "the cell came back"
+    );
+    awake.drain().await;
+    drop(asleep);
+    let _host = world.host("c", &[probe(1, "")]).await;
+    world.tell("k", "show c out.c").await;
+    world.emitted("out.c", &["old", "<none>"]).await;
+}
+
+/// Rule 2. Records below the watermark are purged, and never the last one: an
+/// owner that was replaced long ago would find nothing that refuses it.
+#[tokio::test]
+async fn old_records_are_purged_but_never_the_last() {
+    /// Groups until a purge is worth its cost, and some.
+    const GROUPS: u64 = 2_100;
+    let world = World::new().await;
+    let host = tiny("a").start(&world, &[probe(1, "")]).await;
+    let mut last = 0;
+    for _ in 0..GROUPS {
+        last = world.tell("k", "add n 1").await;
+        let subject = world.names("probe").record(0);
+        // As fast as they are committed, so that each is a group of its own.
+        while host.sent(Kind::Commit).len() < last as usize {
+            tokio::task::yield_now().await;
+        }
+        world.log.last(LEDGER, &subject).await.expect("a ledger");
+    }
+    world.handled("k", 1, last).await;
+    assert!(world.records("probe", 0).await.len() as u64 > GROUPS);
+    world.checkpoint("k", 1).await;
+    let after = world.tell("k", "add n 1").await;
+    world.handled("k", 1, after).await;
+    eventually("old records are gone", async || {
+        world.records("probe", 0).await.len() < 20
+    })
+    .await;
+
+    let records = world.records("probe", 0).await;
+    let (_, newest) = records.last().expect("the last record is never purged");
+    let watermark = newest.watermark.expect("a checkpoint").record;
+    assert!(records.iter().all(|(sequence, _)| *sequence >= watermark));
+    assert_eq!(newest.positions[SOURCE].sequence, after);
+    drop(host);
+    let _host = world.host("b", &[probe(1, "")]).await;
+    world.tell("k", COUNT).await;
+    world.emitted("out.n", &[&(GROUPS + 2).to_string()]).await;
+}
+
+/// Rules 1 and 8. A host that was stopped with everything it had under way, while
+/// another went on: continued, it commits nothing more, stands by, and takes the
+/// partition back once the other is gone and there is work.
+#[tokio::test]
+async fn a_host_that_was_replaced_while_it_slept_commits_nothing() {
+    let world = World::new().await;
+    let asleep = world.host("a", &[probe(1, "")]).await;
+    world.tell("k", COUNT).await;
+    world.emitted("out.n", &["1"]).await;
+    asleep.freeze(true);
+    world.tell("k", COUNT).await;
+    world.tell("k", COUNT).await;
+    let awake = world.host("b", &[probe(1, "")]).await;
+    world.emitted("out.n", &["1", "2", "3"]).await;
+
+    asleep.freeze(false);
+    let status = asleep.partition_is("probe", 0, "standby").await;
+    assert_eq!(status.reason.as_deref(), Some("owned by host b"));
+    world.tell("k", COUNT).await;
+    world.emitted("out.n", &["1", "2", "3", "4"]).await;
+    drop(awake);
+    world.tell("k", COUNT).await;
+    world.emitted("out.n", &["1", "2", "3", "4", "5"]).await;
+    asleep.partition_is("probe", 0, "running").await;
+}
+
+/// Rule 3. A lagging replica does not know the newest records: replay notices the
+/// gap and asks the leader.
+#[tokio::test]
+async fn replay_does_not_believe_a_replica_that_lags() {
+    let world = World::new().await;
+    let host = world.host("a", &[probe(1, "")]).await;
+    for _ in 0..3 {
+        let event = world.tell("k", COUNT).await;
+        world.handled("k", 1, event).await;
+    }
+    drop(host);
+    for behind in [1, 2, 3, 1_000] {
+        world.log.faults().lag(50, behind);
+        let host = world.host("b", &[probe(1, "")]).await;
+        host.partition_is("probe", 0, "running").await;
+        world.log.faults().lag(0, 0);
+        world.pass(Duration::from_secs(1));
+        let event = world.tell("k", "show n out.seen").await;
+        world.handled("k", 1, event).await;
+        drop(host);
+    }
+    world.emitted("out.seen", &["3"; 4]).await;
+}

@@ -1,0 +1,238 @@
+//! Rules 4, 6, 7 and 14: reading sources.
+
+use std::time::{Duration, Instant};
+
+use weir::log::AppendError;
+use weir_tests::inproc::*;
+use weir_tests::plugins::{PROBE, TALLY};
+
+const COUNT: &str = "add n 1\nshow n out.n";
+
+/// Rule 4. One partition begins anew and the reader goes back for it, to events
+/// that another partition has executed but not committed: they must not pass it
+/// a second time.
+#[tokio::test]
+async fn a_reader_that_goes_back_for_one_partition_repeats_nothing_to_another() {
+    let world = World::new().await;
+    let (slow, restarted) = (key_in(0, 2, 0), key_in(1, 2, 0));
+    let host = world.host("a", &[probe(2, "")]).await;
+    let commits_of_slow = world.names("probe").record(0);
+    let held = commits_of_slow.clone();
+    host.rule(
+        move |sent| match sent.kind == Kind::Commit && sent.records.contains(&held) {
+            true => Fate::Hold,
+            false => Fate::Pass,
+        },
+    );
+    world.tell(&slow, COUNT).await;
+    eventually("the commit of one partition is under way", async || {
+        host.sent(Kind::Commit)
+            .iter()
+            .any(|s| s.records.contains(&commits_of_slow))
+    })
+    .await;
+    // Executed behind the one under way, or waiting.
+    world.tell(&slow, COUNT).await;
+
+    host.next_of(Kind::Commit, ".1", Fate::LoseRequest);
+    let last = world.tell(&restarted, "add n 1").await;
+    world.handled(&restarted, 2, last).await;
+    world.tell(&slow, COUNT).await;
+    host.release();
+
+    world.emitted("out.n", &["1", "2", "3"]).await;
+    assert_eq!(world.cells("probe", &restarted).await["n"], "1");
+    host.partition_is("probe", 0, "running").await;
+}
+
+/// A handler on the other source, that goes on whatever happens to the first.
+fn bystander() -> weir::deployment::plugins::Deployed {
+    let manifest = format!(
+        "partitions = 1\n[[source]]\nstream = \"{OTHER_SOURCE}\"\nsubjects = [\"others.>\"]\n[key]\nsubject_token = 2\n"
+    );
+    handler("tally", TALLY, &manifest)
+}
+
+async fn bystander_goes_on(world: &World, times: u8) {
+    world.publish(OTHER_SOURCE, "others.k", Vec::new(), "").await;
+    eventually("the other handler goes on", async || {
+        world
+            .cells("tally", "k")
+            .await
+            .get("n")
+            .is_some_and(|n| n[0] == b'0' + times)
+    })
+    .await;
+}
+
+/// Rule 6. A source that was deleted and made again would be read from the old
+/// position in silence, and everything before it would never be read.
+#[tokio::test]
+async fn a_source_made_again_stops_its_handler_and_no_other() {
+    let world = World::new().await;
+    let host = world.host("a", &[probe(1, ""), bystander()]).await;
+    for _ in 0..3 {
+        world.tell("k", COUNT).await;
+    }
+    world.emitted("out.n", &["1", "2", "3"]).await;
+    bystander_goes_on(&world, 1).await;
+
+    world.log.delete_stream(SOURCE);
+    world.create_source(SOURCE, "events.>").await;
+    for _ in 0..5 {
+        world.tell("k", COUNT).await;
+    }
+
+    host.not_ready("deleted and created again").await;
+    bystander_goes_on(&world, 2).await;
+    host.drain().await;
+    let host = world.host("b", &[probe(1, ""), bystander()]).await;
+    host.not_ready("deleted and created again").await;
+    bystander_goes_on(&world, 3).await;
+    world.emitted("out.n", &["1", "2", "3"]).await;
+}
+
+/// Rule 6. A source that lost its tail ends below the position; once it is filled
+/// again, it has other messages where those were that this handler read.
+#[tokio::test]
+async fn a_source_that_lost_its_tail_stops_its_handler() {
+    for (refilled, part) in [(0, "lost its tail"), (3, "another message at sequence 3")] {
+        let world = World::new().await;
+        let host = world.host("a", &[probe(1, "")]).await;
+        for _ in 0..3 {
+            world.tell("k", COUNT).await;
+        }
+        world.emitted("out.n", &["1", "2", "3"]).await;
+        host.drain().await;
+
+        world.log.lose_tail(SOURCE, 1);
+        world.pass(Duration::from_secs(1));
+        for _ in 0..refilled {
+            world.tell("k", COUNT).await;
+        }
+
+        let host = world.host("b", &[probe(1, "")]).await;
+        host.not_ready(part).await;
+        world.emitted("out.n", &["1", "2", "3"]).await;
+    }
+}
+
+/// The probe with two partitions, reading what is new.
+fn from_new() -> weir::deployment::plugins::Deployed {
+    let manifest = format!(
+        "partitions = 2\n[[source]]\nstream = \"{SOURCE}\"\nsubjects = [\"events.>\"]\nstart = \"new\"\n\
+         [key]\nsubject_token = 2\n[emit]\nsubjects = [\"out.>\"]\n"
+    );
+    handler("probe", PROBE, &manifest)
+}
+
+/// A connection on which takeovers of one partition have this fate.
+fn link_with(world: &World, partition: u32, fate: Fate) -> Link {
+    let link = Link::new(&world.log);
+    let ends = format!(".{partition}");
+    link.rule(
+        move |sent| match sent.kind == Kind::Takeover && sent.records[0].ends_with(&ends) {
+            true => fate.clone(),
+            false => Fate::Pass,
+        },
+    );
+    link
+}
+
+fn not_now() -> Fate {
+    Fate::Fail(AppendError::Fenced("as ordered".into()))
+}
+
+/// Rule 7. `start = "new"` is one number for all partitions: one that starts
+/// after a crash, and after more events, begins where the others did, even if
+/// the replicas do not know of their records yet.
+#[tokio::test]
+async fn a_start_at_new_is_resolved_once() {
+    let world = World::new().await;
+    let (early, late) = (key_in(0, 2, 0), key_in(1, 2, 0));
+    world.tell(&early, "emit out.k before").await;
+    world.tell(&late, "emit out.k before").await;
+
+    let link = link_with(&world, 1, not_now());
+    let host = HostOptions::named("a")
+        .on(&link)
+        .start(&world, &[from_new()])
+        .await;
+    host.partition_is("probe", 0, "running").await;
+    world.tell(&late, "emit out.late after").await;
+    world.tell(&early, "emit out.early after").await;
+    world.emitted("out.early", &["after"]).await;
+    drop(host);
+
+    world.log.faults().lag(50, 1_000);
+    let host = world.host("b", &[from_new()]).await;
+    world.emitted("out.late", &["after"]).await;
+    world.emitted("out.k", &[]).await;
+    host.drain().await;
+    for partition in [0, 1] {
+        let records = world.records("probe", partition).await;
+        assert_eq!(records[0].1.starts[SOURCE].sequence, 2);
+    }
+}
+
+/// Rule 7. Two hosts start a handler at the same time, and an event arrives
+/// between the moments at which they look: one of them decides for both.
+#[tokio::test]
+async fn of_two_hosts_that_start_at_once_one_decides_what_is_new() {
+    let world = World::new().await;
+    let late = key_in(1, 2, 0);
+    let deciding = link_with(&world, 0, Fate::Hold);
+    let options = HostOptions::named("a").on(&deciding);
+    let _first = options.start(&world, &[from_new()]).await;
+    eventually("the first has looked", async || {
+        !deciding.sent(Kind::Takeover).is_empty()
+    })
+    .await;
+    world.tell(&late, "emit out.late between").await;
+    let options = HostOptions::named("b").on(&link_with(&world, 0, not_now()));
+    let second = options.start(&world, &[from_new()]).await;
+    second.partition_is("probe", 0, "starting").await;
+    deciding.release();
+    world.emitted("out.late", &["between"]).await;
+}
+
+/// How long rule 14 is watched: over the pause after which an idle partition
+/// moves its position, and a look or two.
+const IDLE_WATCHED: Duration = Duration::from_secs(15);
+
+/// Rule 14. A handler that reads the ledger it commits into: an idle partition
+/// moves its position past what others read, by a record in that same ledger. If
+/// its own record counted as something to move past, it would never end.
+#[tokio::test]
+async fn the_record_of_an_idle_partition_causes_no_other() {
+    let world = World::new().await;
+    let manifest = format!(
+        "partitions = 2\n[[source]]\nstream = \"{LEDGER}\"\nsubjects = [\"in.>\", \"out.>\"]\n\
+         [key]\nsubject_token = 2\n[emit]\nsubjects = [\"out.>\"]\n"
+    );
+    let reader = handler("probe", PROBE, &manifest);
+    let (busy, idle) = (key_in(0, 2, 0), 1);
+    let host = world.host("a", &[reader]).await;
+    let others = 10_000;
+    for _ in 0..others {
+        world.publish(LEDGER, &format!("in.{busy}"), Vec::new(), "").await;
+    }
+    eventually("the idle partition has moved", async || {
+        let records = world.records("probe", idle).await;
+        records
+            .last()
+            .is_some_and(|(_, r)| r.positions[LEDGER].sequence >= others)
+    })
+    .await;
+
+    let moved = world.records("probe", idle).await.len();
+    let begin = Instant::now();
+    let mut most = moved;
+    while begin.elapsed() < IDLE_WATCHED {
+        most = world.records("probe", idle).await.len();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    // One more for what the busy partition's own record stood in the way of.
+    assert!(most <= moved + 1, "{most} records instead of {moved}");
+    assert!(host.sent(Kind::Idle).len() <= 3);
+}
