@@ -225,3 +225,6 @@ fn read(message: Stored) -> Result<Found, Error> {
         stored: message.time,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,10 @@ pub fn start(format: Format, level: LevelFilter) -> anyhow::Result<()> {
         Ok(text) if !text.is_empty() => {
             EnvFilter::try_new(&text).map_err(|error| anyhow::anyhow!("{FILTER_VARIABLE}={text}: {error}"))?
         }
-        _ => EnvFilter::default().add_directive(level.into()),
+        _ => EnvFilter::default()
+            .add_directive(level.into())
+            // Says again, as INFO, what we say of the connection ourselves.
+            .add_directive("async_nats=warn".parse()?),
     };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

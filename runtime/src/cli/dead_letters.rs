@@ -161,7 +161,7 @@ fn page(found: &Found) -> String {
         format!("subject    {}", letter.subject),
         format!("key        {}", letter.key),
         format!("stored     {}", print::time(letter.time)),
-        format!("dead since {}", print::time(found.stored)),
+        format!("since      {}", print::time(found.stored)),
         format!(
             "handler    {} {} ({}), partition {}",
             letter.handler, letter.handler_version, letter.handler_digest, letter.partition

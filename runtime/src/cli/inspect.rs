@@ -32,7 +32,10 @@ pub fn inspect(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let inspection = handler::inspect(&engine, &wasm);
     let accepted = inspection.accepted.clone();
     if arguments.json {
-        print::json(&inspection)?;
+        let mut document = serde_json::to_value(&inspection)?;
+        document["accepted"] = accepted.is_ok().into();
+        document["refusal"] = accepted.clone().err().into();
+        print::json(&document)?;
     } else {
         let kind = serde_json::to_value(inspection.kind)?;
         print::line(&format!("kind      {}", kind.as_str().unwrap_or_default()))?;

@@ -59,7 +59,7 @@ pub struct DeadLetter {
 }
 
 /// Where the original bytes are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Body {
     /// On the dead letter's `.b` subject.

@@ -103,9 +103,6 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     filesystem::preopens::add_to_linker::<_, WasiFilesystem>(linker, Host::filesystem)?;
     sync::filesystem::types::add_to_linker::<_, WasiFilesystem>(linker, Host::filesystem)?;
 
-    fn table(host: &mut Host) -> &mut ResourceTable {
-        &mut wasi(host).table
-    }
     sync::io::error::add_to_linker::<_, HasTable>(linker, table)?;
     sync::io::poll::add_to_linker::<_, HasTable>(linker, table)?;
     sync::io::streams::add_to_linker::<_, HasTable>(linker, table)?;

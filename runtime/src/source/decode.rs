@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::deployment::manifest::KeyFrom;
-use crate::effects::dead_letter::{self, Body};
+use crate::effects::dead_letter;
 use crate::log::Stored;
 use crate::model::event::{Event, FiredTimer};
 use crate::model::key::partition;
@@ -24,8 +24,6 @@ pub struct Queued {
     pub attempts: u32,
     /// What it takes while it waits, in bytes.
     pub bytes: usize,
-    /// The payload is not here: it has to be read at the event's `stream` and `sequence`.
-    pub by_reference: bool,
 }
 
 impl Queued {
@@ -36,7 +34,6 @@ impl Queued {
             refused,
             attempts: 0,
             bytes,
-            by_reference: false,
         }
     }
 }
@@ -98,7 +95,6 @@ impl Decoder {
 
     fn internal(&self, stored: Stored) -> Option<(u32, Queued)> {
         let partition: u32 = stored.subject.rsplit('.').next()?.parse().ok()?;
-        let mut by_reference = false;
         let event = if *stored.subject == *self.names.fired(partition) {
             let (key, name, generation) = self.names.parse_timer(stored.header(SCHEDULER_HEADER)?)?;
             Event {
@@ -118,7 +114,6 @@ impl Decoder {
             }
         } else {
             let (letter, data) = dead_letter::decode_redriven(&stored.data).ok()?;
-            by_reference = letter.body == Body::Reference && data.is_empty();
             Event {
                 source: self.source,
                 stream: letter.stream.into(),
@@ -139,11 +134,7 @@ impl Decoder {
             .key
             .is_empty()
             .then(|| "the redriven event has no key".to_string());
-        let queued = Queued {
-            by_reference,
-            ..Queued::new(event, refused)
-        };
-        (partition < self.partitions).then_some((partition, queued))
+        (partition < self.partitions).then(|| (partition, Queued::new(event, refused)))
     }
 }
 

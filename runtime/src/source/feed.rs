@@ -370,28 +370,6 @@ impl Feed {
         Ok(())
     }
 
-    /// Reads the payload of an event that was redriven by reference, as long as it takes.
-    async fn fetch(&self, queued: &mut Queued) {
-        let event = &mut queued.event;
-        loop {
-            match self.log.get(&event.stream, event.sequence).await {
-                Ok(Some(stored)) => event.data = stored.data,
-                Ok(None) | Err(log::Error::NoStream(_)) => {
-                    queued.refused = Some(format!(
-                        "the payload is no longer in stream {} at {}",
-                        event.stream, event.sequence
-                    ));
-                }
-                Err(error) => {
-                    warn!(event = event.id(), %error, "the payload of a redriven event cannot be read yet");
-                    tokio::time::sleep(STOPPED_PAUSE).await;
-                    continue;
-                }
-            }
-            return;
-        }
-    }
-
     /// Hands out what was read. `false`: no lane is left.
     async fn distribute(&mut self, messages: &mut Vec<Stored>) -> bool {
         let Some(last) = messages.last() else { return true };
@@ -403,7 +381,7 @@ impl Feed {
         let mut chunks: BTreeMap<u32, Vec<Queued>> = BTreeMap::new();
         for stored in messages.drain(..) {
             let sequence = stored.sequence;
-            let Some((partition, mut queued)) = self.decoder.decode(stored) else {
+            let Some((partition, queued)) = self.decoder.decode(stored) else {
                 continue;
             };
             if self
@@ -411,9 +389,6 @@ impl Feed {
                 .get(&partition)
                 .is_some_and(|lane| lane.next.is_some_and(|next| sequence >= next))
             {
-                if queued.by_reference {
-                    self.fetch(&mut queued).await;
-                }
                 chunks.entry(partition).or_default().push(queued);
             }
         }
