@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,12 +58,20 @@ const CHECKPOINT_AT_ONCE: usize = 140_000;
 ///
 /// # Panics
 /// If it does not in [`PATIENCE`].
-pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
+    assert!(comes(condition).await, "waited {PATIENCE:?} for: {what}");
+}
+
+/// Waits until `condition` holds, and says whether it did in [`PATIENCE`].
+pub async fn comes(mut condition: impl AsyncFnMut() -> bool) -> bool {
     let begin = Instant::now();
-    while !condition().await {
-        assert!(begin.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+    while begin.elapsed() < PATIENCE {
+        if condition().await {
+            return true;
+        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+    false
 }
 
 /// A handler made of a guest of the repository and the rest of its manifest.
@@ -260,18 +268,21 @@ impl World {
 
     /// Waits until the probe has committed the event of `key` at `sequence`.
     pub async fn handled(&self, key: &str, partitions: u32, sequence: u64) {
-        let subject = self.names("probe").record(partition(key, partitions));
+        let partition = partition(key, partitions);
         eventually("the event is committed", async || {
-            let last = self.log.last(LEDGER, &subject).await.expect("a readable ledger");
-            last.is_some_and(|last| {
-                let record = Record::decode(&last).expect("a record");
-                record
-                    .positions
-                    .get(SOURCE)
-                    .is_some_and(|p| p.sequence >= sequence)
-            })
+            self.position("probe", partition).await >= sequence
         })
         .await;
+    }
+
+    /// How far a partition has committed [`SOURCE`].
+    pub async fn position(&self, handler: &str, partition: u32) -> u64 {
+        let subject = self.names(handler).record(partition);
+        let last = self.log.last(LEDGER, &subject).await.expect("a readable ledger");
+        let record = last.map(|last| Record::decode(&last).expect("a record"));
+        record
+            .and_then(|record| Some(record.positions.get(SOURCE)?.sequence))
+            .unwrap_or(0)
     }
 }
 
@@ -306,6 +317,7 @@ impl HostOptions {
 
     pub async fn start(self, world: &World, handlers: &[Deployed]) -> TestHost {
         let link = self.link.unwrap_or_else(|| Link::new(&world.log));
+        let name = self.name.clone();
         let config = config::Config {
             nats: config::Nats::default(),
             ledger: world.config.clone(),
@@ -329,12 +341,18 @@ impl HostOptions {
         )
         .await
         .expect("a host starts");
-        TestHost { host, link, status }
+        TestHost {
+            name,
+            host,
+            link,
+            status,
+        }
     }
 }
 
 /// A host that runs. Dropping it is a crash.
 pub struct TestHost {
+    pub name: String,
     host: Host,
     link: Link,
     pub status: StatusHandle,
@@ -347,13 +365,12 @@ impl Deref for TestHost {
     }
 }
 
-impl DerefMut for TestHost {
-    fn deref_mut(&mut self) -> &mut Link {
-        &mut self.link
-    }
-}
-
 impl TestHost {
+    /// Its connection, which outlives it: what is on its way there may still arrive.
+    pub fn link(&self) -> Link {
+        self.link.clone()
+    }
+
     /// Stops it in good order.
     pub async fn drain(self) {
         self.host

@@ -344,9 +344,9 @@ async fn schedules_fire(rig: &Rig) {
         headers: vec![("Mine".into(), "kept".into())],
         ..timer(rig, "s.t.1", 0, None)
     };
-    log.append("S", vec![past, timer(rig, "s.t.2", 1_200, None)])
-        .await
-        .expect("taken");
+    let taken = log.append("S", vec![past, timer(rig, "s.t.2", 1_200, None)]);
+    // Its own last message, not what a schedule that is past due stored behind it.
+    assert_eq!(taken.await.expect("taken").sequence, 2);
     rig.until("both fired", || async { fired(rig).await.len() == 2 })
         .await;
     let fired = fired(rig).await;

@@ -1,6 +1,6 @@
 //! Taking over a partition: from the last commit record to an owner that may go on.
 //!
-//! 1. Read the partition's last record and its meta, both from their leaders,
+//! 1. Read the partition's meta and its last record, both from their leaders,
 //!    and check that they belong together (PROTOCOL rules 2 and 9).
 //! 2. Commit a takeover record that expects the last one. From here on the
 //!    owner before us is fenced.
@@ -107,10 +107,7 @@ impl From<replay::Error> for Failure {
 pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -> Result<Tenure, Failure> {
     let (log, names) = (&*context.log, &context.names);
     let subject = names.record(partition);
-    let last = log.last(&names.ledger, &subject).await?;
-    let meta = log
-        .last(&bucket_stream(&names.ledger), &names.meta(partition))
-        .await?;
+    let (last, meta) = read_both(context, partition).await?;
     let last = last
         .map(|stored| Record::decode(&stored).map(|record| (stored, record)))
         .transpose();
@@ -184,6 +181,27 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
         timer_generation: record.timer_generation,
         blank: last.is_none(),
     })
+}
+
+/// The partition's last record and its meta.
+///
+/// Another host may take the partition over between the two reads. Meta is read
+/// first, so that the record is at or after the one that meta names unless
+/// commits were lost. Only the very first meta can be missed in this way, and is
+/// found by looking again.
+async fn read_both(
+    context: &HandlerContext,
+    partition: u32,
+) -> Result<(Option<Stored>, Option<Stored>), log::Error> {
+    let (log, names) = (&*context.log, &context.names);
+    let (bucket, subject) = (bucket_stream(&names.ledger), names.meta(partition));
+    let mut meta = log.last(&bucket, &subject).await?;
+    let mut last = log.last(&names.ledger, &names.record(partition)).await?;
+    if meta.is_none() && last.is_some() {
+        meta = log.last(&bucket, &subject).await?;
+        last = log.last(&names.ledger, &names.record(partition)).await?;
+    }
+    Ok((last, meta))
 }
 
 /// Rules 2 and 9: record and meta must be of one ledger, and the record not

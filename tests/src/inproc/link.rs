@@ -94,6 +94,8 @@ struct State {
     delayed: Vec<(String, Vec<Append>)>,
     /// Bulk reads of cells.
     loads: u64,
+    /// The host freezes when it has read the last message of this subject.
+    freezes_after: Option<String>,
 }
 
 /// A connection. Clones are the same one.
@@ -170,9 +172,26 @@ impl Link {
         self.frozen.send_replace(frozen);
     }
 
+    /// Stops the host at the moment at which it has read the last message of
+    /// `subject`, once.
+    pub fn freeze_after_reading(&self, subject: &str) {
+        self.state().freezes_after = Some(subject.into());
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        *self.frozen.borrow()
+    }
+
     /// Takes the connection away, or gives it back.
     pub fn cut(&self, cut: bool) {
         self.cut.send_replace(cut);
+    }
+
+    /// All is well again: neither frozen nor cut off, without rules, nothing held.
+    pub fn mend(&self) {
+        self.cut(false);
+        self.freeze(false);
+        self.release();
     }
 
     /// Appends of this kind so far.
@@ -269,7 +288,11 @@ impl Log for Link {
 
     async fn last(&self, stream: &str, subject: &str) -> Result<Option<Stored>, Error> {
         self.reachable().await?;
-        self.log.last(stream, subject).await
+        let last = self.log.last(stream, subject).await;
+        if self.state().freezes_after.take_if(|s| s == subject).is_some() {
+            self.freeze(true);
+        }
+        last
     }
 
     async fn get(&self, stream: &str, sequence: u64) -> Result<Option<Stored>, Error> {

@@ -4,6 +4,8 @@
 //! `log_conformance`.
 
 mod commits;
+mod failures;
 mod ownership;
 mod sources;
+mod state;
 mod timers;

@@ -211,6 +211,50 @@ async fn a_host_that_was_replaced_while_it_slept_commits_nothing() {
     asleep.partition_is("probe", 0, "running").await;
 }
 
+/// Rule 9. A host is stopped between its reads of the last record and of meta,
+/// and another takes the partition over, checkpoints and commits: what it has read
+/// does not belong together, but nothing is lost, and it must not say so.
+#[tokio::test]
+async fn a_takeover_that_is_overtaken_between_its_reads_is_no_loss() {
+    for meta_is_there in [false, true] {
+        for after_the_record in [false, true] {
+            let world = World::new().await;
+            let names = world.names("probe");
+            if meta_is_there {
+                world
+                    .host("before", &[probe(1, "")])
+                    .await
+                    .partition_is("probe", 0, "running")
+                    .await;
+            }
+            let link = Link::new(&world.log);
+            link.freeze_after_reading(&match after_the_record {
+                true => names.record(0),
+                false => names.meta(0),
+            });
+            let overtaken = HostOptions::named("a")
+                .on(&link)
+                .start(&world, &[probe(1, "")])
+                .await;
+            eventually("it has read one of the two", async || link.is_frozen()).await;
+            let _other = tiny("b").start(&world, &[probe(1, "")]).await;
+            world.checkpoint("k", 1).await;
+
+            let mut state = String::new();
+            overtaken.freeze(false);
+            eventually("it knows its place", async || {
+                let partition = overtaken.handler("probe").map(|h| h.partitions[0].clone());
+                let partition = partition.expect("a status");
+                assert_ne!(partition.state, "stopped", "{:?}", partition.reason);
+                state = partition.state;
+                state != "starting"
+            })
+            .await;
+            assert!(["running", "standby"].contains(&&*state), "{state}");
+        }
+    }
+}
+
 /// Rule 3. A lagging replica does not know the newest records: replay notices the
 /// gap and asks the leader.
 #[tokio::test]

@@ -55,6 +55,10 @@ async fn what_is_live_in_the_end_fires_once() {
                 "{programs:?}"
             );
 
+            let scheduled = world.ledger("$WEIR.L.t.>").await.into_iter();
+            let scheduled = scheduled.filter(|timer| !timer.data.is_empty()).count();
+            assert_eq!(scheduled, fires.len(), "{programs:?}: nothing else is scheduled");
+
             world.pass(10 * SECOND);
             let end = world.tell("k", "emit out.t end").await;
             world.handled("k", 1, end).await;

@@ -104,8 +104,10 @@ impl Store {
         for (index, append) in batch.into_iter().enumerate() {
             self.put(append, now, (!single).then_some(index + 1));
         }
+        let appended = Appended { sequence: self.last };
+        // A schedule that is past due fires at once, and stores a message of its own.
         self.pass_time(now);
-        Ok(Appended { sequence: self.last })
+        Ok(appended)
     }
 
     fn check(&self, batch: &[Append]) -> Result<(), AppendError> {
