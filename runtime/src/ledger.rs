@@ -136,13 +136,15 @@ pub fn bucket_settings(config: &config::Ledger) -> StreamSettings {
     }
 }
 
-/// The hosts bucket's stream. Its entries have a TTL each.
+/// The hosts bucket's stream. Its entries have a TTL each and are written anew all
+/// the time, so they are kept in memory: a host can still say that the disk is full.
 pub fn hosts_settings(config: &config::Ledger) -> StreamSettings {
     StreamSettings {
         atomic_publish: false,
         max_messages_per_subject: Some(1),
         deny_delete: true,
         discard_new: true,
+        memory_storage: true,
         ..base(vec![format!("$KV.weir_{}_hosts.>", config.name)], config.replicas)
     }
 }
