@@ -185,7 +185,7 @@ pub fn check(state: &StreamState, wanted: &StreamSettings) -> Vec<Finding> {
     let found = &state.settings;
     check.subjects(&found.subjects, &wanted.subjects);
     check.switches(found, wanted);
-    check.permanent(found);
+    check.permanent(found, wanted);
     check.bounds(found, wanted);
     if found.replicas < wanted.replicas {
         let replicas = wanted.replicas;
@@ -315,9 +315,14 @@ impl Check<'_> {
     }
 
     /// What can only be right from the beginning.
-    fn permanent(&mut self, found: &StreamSettings) {
+    fn permanent(&mut self, found: &StreamSettings, wanted: &StreamSettings) {
         for (setting, wrong, is, wanted) in [
-            ("storage", found.memory_storage, "memory", "file"),
+            (
+                "storage",
+                found.memory_storage && !wanted.memory_storage,
+                "memory",
+                "file",
+            ),
             (
                 "retention",
                 !found.limits_retention,
