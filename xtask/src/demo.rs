@@ -1,20 +1,21 @@
 //! `cargo xtask demo`: set-up for the demonstration, which is the program in
 //! `demo/`.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::{exec, plugins, release_binary, root, setup};
 
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct Arguments {
     /// Publish only the first N flights
     #[arg(long, value_name = "N")]
-    events: Option<usize>,
+    pub events: Option<usize>,
     /// Print the result as JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 pub fn command(arguments: &Arguments) -> Result<()> {
@@ -22,7 +23,11 @@ pub fn command(arguments: &Arguments) -> Result<()> {
     let flights = setup::flights()?;
     plugins::build(&["delays".into(), "rotations".into()])?;
     exec::build_programs()?;
+    run(&server, &flights, arguments)
+}
 
+/// The demonstration, with everything built.
+pub fn run(server: &Path, flights: &Path, arguments: &Arguments) -> Result<()> {
     let mut demo = Command::new(release_binary("weir-demo"));
     demo.arg("--weir").arg(release_binary("weir"));
     demo.arg("--nats-server").arg(server);

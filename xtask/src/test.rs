@@ -4,11 +4,15 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::{exec, plugins, root, setup};
+use crate::{demo, exec, plugins, root, setup};
+
+/// Flights of the demonstration in the tests: all airports and carriers, some without a tail number.
+const DEMO_EVENTS: usize = 20_000;
 
 pub fn command() -> Result<()> {
     let started = Instant::now();
     let server = setup::nats_server()?;
+    let flights = setup::flights()?;
 
     // First what fails soonest.
     exec::run(
@@ -31,11 +35,24 @@ pub fn command() -> Result<()> {
         "--",
         "--deny=warnings",
     ]))?;
-    // Tests start the commands that this builds.
-    exec::build_programs()?;
+    // Tests start the commands that this builds. As one build with the tests, since
+    // their dependencies would give shared crates other features.
+    exec::run(exec::cargo().current_dir(root()).args([
+        "build",
+        "--workspace",
+        "--all-targets",
+        "--release",
+        "--locked",
+    ]))?;
     let mut test = exec::cargo();
-    test.current_dir(root()).env(setup::NATS_SERVER_VARIABLE, server);
+    test.current_dir(root()).env(setup::NATS_SERVER_VARIABLE, &server);
     exec::run(test.args(["test", "--workspace", "--release", "--locked"]))?;
+
+    let demonstration = demo::Arguments {
+        events: Some(DEMO_EVENTS),
+        ..demo::Arguments::default()
+    };
+    demo::run(&server, &flights, &demonstration)?;
 
     eprintln!("all checks and tests passed in {} s", started.elapsed().as_secs());
     Ok(())

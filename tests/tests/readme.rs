@@ -1,0 +1,164 @@
+//! The README is true: every command that it shows is run, on what the commands before
+//! it left, and the handler that it shows whole is the example it links to.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tempfile::TempDir;
+use weir_tests::bus::{Bus, Outgoing};
+use weir_tests::host::{self, Launch, Weir};
+use weir_tests::plugins::repository;
+use weir_tests::{PATIENCE, until};
+
+/// What `cargo xtask test` is, or runs itself: this test is a part of it.
+const BY_XTASK: [&str; 2] = ["cargo xtask demo", "cargo xtask test"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_readme_works() -> Result<()> {
+    let plugins = repository().join("plugins");
+    let folder = TempDir::new()?;
+    let up = host::up(&plugins, folder.path()).await?;
+    let url = up
+        .stderr()
+        .split_once("nats-server on ")
+        .and_then(|(_, rest)| rest.split_once(','))
+        .map(|(url, _)| url.to_owned())
+        .context("`weir up` does not say where its server is")?;
+    let bus = Bus::connect(&url).await?;
+    let weir = Weir::new(&url, "DEV");
+
+    let mut run = 0;
+    for command in commands()? {
+        if BY_XTASK.contains(&command.as_str())
+            || command == "weir up plugins"
+            || command.starts_with("export ")
+        {
+            continue;
+        }
+        let words = words(&command);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words[..] {
+            ["nats", "pub", subject, payload] => {
+                bus.publish(Outgoing::new(subject, payload)).await?;
+            }
+            ["weir", "run", ..] => starts(&url, &words[2..]).await?,
+            // What was published just now has to be handled first.
+            ["weir", "state" | "dead-letters", "get" | "list" | "redrive", ..] => {
+                until(&command, PATIENCE, async || {
+                    weir.run(&with_path(&words[1..])).await?.exits(0)
+                })
+                .await?;
+            }
+            ["weir", ..] => {
+                let words = with_path(&words[1..]);
+                weir.run(&words)
+                    .await?
+                    .exits(0)
+                    .with_context(|| command.clone())?;
+            }
+            _ => bail!("the README shows `{command}`, which no test runs"),
+        }
+        run += 1;
+    }
+    ensure!(run >= 8, "only {run} commands were found in the README");
+
+    let cells = weir.cells("rotations", "N14228").await?;
+    ensure!(cells.get("n").map(String::as_str) == Some("1"), "{cells:?}");
+    Ok(())
+}
+
+#[test]
+fn the_readme_shows_what_it_links_to() -> Result<()> {
+    let readme = fs::read_to_string(repository().join("README.md"))?;
+    let manifest = fs::read_to_string(repository().join("plugins/rotations/handler.toml"))?;
+    let shown = block(&readme, "```toml\n")?;
+    let shown: toml_lines::Lines = toml_lines::of(shown);
+    for line in toml_lines::of(&manifest) {
+        ensure!(shown.contains(&line), "the README's handler.toml lacks `{line}`");
+    }
+    let code = block(&readme, "```rust\n")?;
+    for part in ["#[handler]", "state::cell::<u64>(\"n\")", "output::emit"] {
+        let example = fs::read_to_string(repository().join("plugins/rotations/src/lib.rs"))?;
+        ensure!(code.contains(part) && example.contains(part), "{part}");
+    }
+    Ok(())
+}
+
+mod toml_lines {
+    pub type Lines = Vec<String>;
+
+    /// Lines that say something, without their comments.
+    pub fn of(text: &str) -> Lines {
+        let lines = text
+            .lines()
+            .map(|line| line.split('#').next().unwrap_or_default().trim());
+        lines.filter(|line| !line.is_empty()).map(String::from).collect()
+    }
+}
+
+fn block<'a>(text: &'a str, fence: &str) -> Result<&'a str> {
+    let (_, rest) = text.split_once(fence).context("no such block")?;
+    Ok(rest.split("```").next().unwrap_or_default())
+}
+
+/// Lines that begin with `$ ` in the README's `console` blocks.
+fn commands() -> Result<Vec<String>> {
+    let readme = fs::read_to_string(repository().join("README.md"))?;
+    let blocks = readme
+        .split("```console\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next());
+    let lines = blocks.flatten().flat_map(str::lines);
+    Ok(lines
+        .filter_map(|line| line.strip_prefix("$ "))
+        .map(String::from)
+        .collect())
+}
+
+/// A command's words, with single quotes as a shell reads them.
+fn words(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (index, part) in command.split('\'').enumerate() {
+        if index % 2 == 1 {
+            words.push(part.to_owned());
+        } else {
+            words.extend(part.split_whitespace().map(String::from));
+        }
+    }
+    words
+}
+
+/// Paths in the README are those of the repository.
+fn with_path<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    words
+        .iter()
+        .map(|word| match word.ends_with(".wasm") {
+            true => Box::leak(repository().join(word).display().to_string().into_boxed_str()),
+            false => *word,
+        })
+        .collect()
+}
+
+/// `weir run` with the README's ledger and subjects, against the server at hand.
+async fn starts(url: &str, words: &[&str]) -> Result<()> {
+    let value = |flag: &str| {
+        let at = words.iter().position(|word| *word == flag);
+        at.and_then(|at| words.get(at + 1))
+            .copied()
+            .with_context(|| format!("no {flag}"))
+    };
+    ensure!(value("--nats")?.starts_with("nats://"), "{words:?}");
+    let plugins = repository().join(value("--plugins")?);
+    // The ledger's subjects would overlap those of the development system.
+    let server = weir_tests::nats::NatsServer::start()?;
+    Bus::connect(server.url())
+        .await?
+        .source("FLIGHTS", "flights.>")
+        .await?;
+    ensure!(server.url() != url);
+    let host = Launch::new(server.url(), value("--ledger")?, value("--subjects")?, &plugins)?
+        .start()
+        .await?;
+    ensure!(host.term().await? == Some(0));
+    Ok(())
+}
