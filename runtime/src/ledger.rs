@@ -136,13 +136,15 @@ pub fn bucket_settings(config: &config::Ledger) -> StreamSettings {
     }
 }
 
-/// The hosts bucket's stream. Its entries have a TTL each.
+/// The hosts bucket's stream. Its entries have a TTL each and are written anew all
+/// the time, so they are kept in memory: a host can still say that the disk is full.
 pub fn hosts_settings(config: &config::Ledger) -> StreamSettings {
     StreamSettings {
         atomic_publish: false,
         max_messages_per_subject: Some(1),
         deny_delete: true,
         discard_new: true,
+        memory_storage: true,
         ..base(vec![format!("$KV.weir_{}_hosts.>", config.name)], config.replicas)
     }
 }
@@ -183,7 +185,7 @@ pub fn check(state: &StreamState, wanted: &StreamSettings) -> Vec<Finding> {
     let found = &state.settings;
     check.subjects(&found.subjects, &wanted.subjects);
     check.switches(found, wanted);
-    check.permanent(found);
+    check.permanent(found, wanted);
     check.bounds(found, wanted);
     if found.replicas < wanted.replicas {
         let replicas = wanted.replicas;
@@ -313,9 +315,14 @@ impl Check<'_> {
     }
 
     /// What can only be right from the beginning.
-    fn permanent(&mut self, found: &StreamSettings) {
+    fn permanent(&mut self, found: &StreamSettings, wanted: &StreamSettings) {
         for (setting, wrong, is, wanted) in [
-            ("storage", found.memory_storage, "memory", "file"),
+            (
+                "storage",
+                found.memory_storage && !wanted.memory_storage,
+                "memory",
+                "file",
+            ),
             (
                 "retention",
                 !found.limits_retention,

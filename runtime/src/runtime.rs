@@ -50,6 +50,9 @@ const RATE_REPORTS: usize = 6;
 /// Pause between tries to reach NATS at start.
 const START_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a host waits for its partitions before it says that it is ready.
+const START_FOR: Duration = Duration::from_secs(10);
+
 /// Sandboxes beside one per partition: those being replaced.
 const SPARE_INSTANCES: u32 = 64;
 
@@ -149,7 +152,17 @@ impl Host {
             host.run(context, draining.clone());
         }
         host.report(&attempts, status);
+        host.started().await;
         Ok(host)
+    }
+
+    /// Waits until every partition was taken over, or cannot be for now.
+    async fn started(&self) {
+        let lanes = self.handlers.iter().flat_map(|running| &running.context.lanes);
+        let all = futures::future::join_all(lanes.map(LaneStatus::started));
+        if tokio::time::timeout(START_FOR, all).await.is_err() {
+            warn!("not all partitions are taken over after {START_FOR:?}; going on with those that are");
+        }
     }
 
     /// Starts the feeds and lanes of one handler.

@@ -38,6 +38,7 @@ pub fn inspect(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         print::json(&document)?;
     } else {
         let kind = serde_json::to_value(inspection.kind)?;
+        print::line(&format!("file      {}", file.display()))?;
         print::line(&format!("kind      {}", kind.as_str().unwrap_or_default()))?;
         print::line(&format!("size      {} bytes", inspection.size))?;
         if let Some(version) = &inspection.wit {

@@ -46,10 +46,10 @@ fn render<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
     lines.join("\n")
 }
 
-/// Bytes in JSON: `{"text": …}` if they are UTF-8, else `{"base64": …}`.
+/// Bytes in JSON: a string if they are UTF-8, else `{"base64": …}`.
 pub fn value(data: &[u8]) -> Value {
     match std::str::from_utf8(data) {
-        Ok(text) => json!({ "text": text }),
+        Ok(text) => json!(text),
         Err(_) => json!({ "base64": STANDARD.encode(data) }),
     }
 }
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn bytes_are_shown_as_what_they_are() {
-        assert_eq!(value(b"a\n"), json!({ "text": "a\n" }));
+        assert_eq!(value(b"a\n"), json!("a\n"));
         assert_eq!(value(&[0xff]), json!({ "base64": "/w==" }));
         assert_eq!(shown(b"a\nb"), "a\\nb");
         assert_eq!(shown(&[0xff]), "base64:/w==");

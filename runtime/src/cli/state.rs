@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::print;
 use crate::config::Options;
@@ -49,7 +49,7 @@ pub struct How {
     /// Reads the checkpoint only, which may be some moments behind
     #[arg(long)]
     checkpoint: bool,
-    /// Prints JSON
+    /// Prints JSON: an object of cell names and values, text as it is, other bytes as {"base64": …}
     #[arg(long)]
     json: bool,
 }
@@ -74,7 +74,7 @@ pub async fn state(options: &Options, command: Command) -> anyhow::Result<ExitCo
                     .into_iter()
                     .map(|(name, data)| (name, print::value(&data)))
                     .collect();
-                print::json(&json!({ "key": key, "cells": cells }))?;
+                print::json(&cells)?;
             } else if let (Some(_), Some(data)) = (cell, cells.values().next()) {
                 print::bytes(data)?;
             } else {

@@ -40,9 +40,9 @@ const SINGLES_IN_FLIGHT: usize = 64;
 /// Submissions that wait in the committer; each lane has at most one.
 const WAITING_MAX: usize = 4_096;
 
-/// Sends of one submission that the server found busy or fenced for another's
-/// sake, before its lane is told to start over.
-const SENDS_MAX: u32 = 40;
+/// Sends of one submission that the server abandoned, or fenced for another's
+/// sake, before the lane is told that the ledger takes nothing: some seconds.
+const SENDS_MAX: u32 = 20;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(5);
 const BACKOFF_LAST: Duration = Duration::from_millis(500);
@@ -346,7 +346,9 @@ fn again(batch: Vec<Waiting>, reason: &str) -> Vec<Waiting> {
         waiting.sends += 1;
         waiting.alone = true;
         if waiting.sends >= SENDS_MAX {
-            waiting.settle(Settlement::Lost(format!("not taken {SENDS_MAX} times: {reason}")));
+            waiting.settle(Settlement::Refused(format!(
+                "not taken {SENDS_MAX} times: {reason}"
+            )));
         } else {
             rest.push(waiting);
         }

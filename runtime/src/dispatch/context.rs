@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
 
 use crate::commit::committer::Committer;
 use crate::deployment::manifest::Manifest;
@@ -95,7 +96,7 @@ pub struct Counters {
 /// What a lane shows of itself.
 #[derive(Debug)]
 pub struct LaneStatus {
-    state: Mutex<(State, Option<String>)>,
+    state: watch::Sender<(State, Option<String>)>,
     pub waiting: AtomicU64,
     pub record: AtomicU64,
 }
@@ -127,7 +128,7 @@ impl State {
 impl Default for LaneStatus {
     fn default() -> Self {
         LaneStatus {
-            state: Mutex::new((State::Starting, None)),
+            state: watch::Sender::new((State::Starting, None)),
             waiting: AtomicU64::new(0),
             record: AtomicU64::new(0),
         }
@@ -136,11 +137,21 @@ impl Default for LaneStatus {
 
 impl LaneStatus {
     pub fn set(&self, state: State, reason: Option<String>) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (state, reason);
+        self.state.send_replace((state, reason));
     }
 
     pub fn get(&self) -> (State, Option<String>) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.borrow().clone()
+    }
+
+    /// Waits until the lane is past its start, whatever came of it.
+    pub async fn started(&self) {
+        // The sender is `self`, so that the channel is open.
+        let _ = self
+            .state
+            .subscribe()
+            .wait_for(|(state, _)| *state != State::Starting)
+            .await;
     }
 
     pub fn set_waiting(&self, events: u64) {

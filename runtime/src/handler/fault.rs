@@ -101,6 +101,10 @@ impl Fault {
                 "recursed too deep: the call stack is limited to {} KiB",
                 WASM_STACK_BYTES_MAX / 1024
             ),
+            // The stack of C and Rust guests lies in their memory, below everything else.
+            Some(Trap::MemoryOutOfBounds) => {
+                "out of bounds memory access (where the guest recursed too deep, its stack overflowed)".into()
+            }
             Some(trap) => trap.to_string(),
             None => match error.downcast_ref::<wasmtime_wasi::I32Exit>() {
                 Some(exit) => format!("the handler called exit({})", exit.0),
