@@ -225,20 +225,20 @@ async fn a_namesake_is_not_taken_for_oneself() {
     let first = world.host("twin", &[probe(1, "")]).await;
     world.tell("k", BATCH).await;
     world.emitted("out.n", &["1"]).await;
-    first.rule(|sent| match sent.kind {
-        Kind::Commit => Fate::Hold,
+    let link = first.link();
+    first.rule(move |sent| match sent.kind {
+        Kind::Commit => {
+            link.freeze(true);
+            Fate::LoseRequest
+        }
         _ => Fate::Pass,
     });
     world.tell("k", BATCH).await;
-    eventually("a commit is under way", async || {
-        first.sent(Kind::Commit).len() == 2
-    })
-    .await;
+    eventually("a commit is lost", async || first.is_frozen()).await;
 
     let second = world.host("twin", &[probe(1, "")]).await;
     world.emitted("out.n", &["1", "2"]).await;
-    first.next(Kind::Commit, Fate::LoseRequest);
-    first.release();
+    first.mend();
 
     first.partition_is("probe", 0, "standby").await;
     assert_eq!(

@@ -21,7 +21,7 @@ async fn a_dead_letter_always_fits() {
         ("nothing special", Vec::new(), "reject no".into(), Body::Message),
         (
             "many headers",
-            many(40, "x".repeat(1_500)),
+            many(100, "\u{1}".repeat(2_000)),
             "reject no".into(),
             Body::Message,
         ),
