@@ -151,12 +151,12 @@ async fn starts(url: &str, words: &[&str]) -> Result<()> {
     let plugins = repository().join(value("--plugins")?);
     // The ledger's subjects would overlap those of the development system.
     let server = weir_tests::nats::NatsServer::start()?;
-    Bus::connect(server.url())
+    Bus::connect(&server.url())
         .await?
         .source("FLIGHTS", "flights.>")
         .await?;
-    ensure!(server.url() != url);
-    let host = Launch::new(server.url(), value("--ledger")?, value("--subjects")?, &plugins)?
+    ensure!(server.url() != url, "{url}");
+    let host = Launch::new(&server.url(), value("--ledger")?, value("--subjects")?, &plugins)?
         .start()
         .await?;
     ensure!(host.term().await? == Some(0));
