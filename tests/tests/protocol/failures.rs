@@ -58,7 +58,7 @@ async fn a_dead_letter_always_fits() {
         world.handled("k", 1, event).await;
         let found = letters.find(&format!("{SOURCE}:{event}")).await.expect(case);
         assert_eq!(
-            (&*found.letter.kind, found.letter.body.clone()),
+            (&*found.letter.kind, found.letter.body),
             ("reject", body),
             "{case}"
         );
