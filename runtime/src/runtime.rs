@@ -35,8 +35,9 @@ use crate::source::decode::Decoder;
 use crate::source::feed::{CHUNKS_MAX, Feed, FeedHandle, SharedProgress};
 use crate::source::start::Starts;
 
-/// Bytes of events that wait in all lanes together.
-pub const WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of events that wait in all lanes together: more than the groups being
+/// executed and committed only makes memory cold.
+pub const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
 /// How often a host says what it does.
 const STATUS_EVERY: Duration = Duration::from_millis(500);

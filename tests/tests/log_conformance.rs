@@ -239,7 +239,10 @@ async fn lasts_and_scans(rig: &Rig) {
         (Some("1"), Some("2"), &b"one"[..])
     );
     // The same message, headers and all, whichever way it is read.
-    assert_eq!(log.scan("S", "s.*", one, 1).await.expect("read"), [got.clone()]);
+    assert_eq!(
+        log.scan("S", "s.*", one, 1).await.expect("read"),
+        std::slice::from_ref(&got)
+    );
     let mut reader = log.read("S", &[], one).await.expect("a reader");
     assert_eq!(read_until(&mut *reader, 2).await.0[0], got);
     assert!(log.get("S", 99).await.expect("read").is_none());

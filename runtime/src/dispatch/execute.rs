@@ -18,6 +18,7 @@ use super::context::HandlerContext;
 use super::tenure::Tenure;
 use crate::commit::group::Group;
 use crate::deployment::manifest::InstanceMode;
+use crate::effects::Effects;
 use crate::effects::dead_letter::{self, Body, DeadLetter};
 use crate::handler::{Call, Fault, Instance};
 use crate::log::Append;
@@ -117,18 +118,9 @@ impl Workspace {
     /// waited for.
     pub fn run(&mut self, context: &HandlerContext, partition: u32) -> Ended {
         let until = Instant::now() + RUN_FOR;
-        while let Some(queued) = self.events.front() {
+        while !self.events.is_empty() {
             if self.full() || Instant::now() >= until {
                 return Ended::Full;
-            }
-            let key = &queued.event.key;
-            if queued.refused.is_none() && !self.cells.contains(key) {
-                // A partition that begins here, and of which nothing was evicted,
-                // has all its keys in memory.
-                if !self.blank || self.cells.evicted() > 0 {
-                    return Ended::Missing;
-                }
-                self.cells.insert(key.clone(), KeyState::default(), 0);
             }
             let Some(mut queued) = self.events.pop_front() else {
                 break;
@@ -140,6 +132,7 @@ impl Workspace {
                     self.advance(&queued.event);
                     continue;
                 }
+                Step::Missing => Ended::Missing,
                 Step::Postponed => Ended::Full,
                 Step::Retry(reason) => Ended::Retry { reason },
             };
@@ -173,65 +166,146 @@ impl Workspace {
     }
 
     fn one(&mut self, context: &HandlerContext, partition: u32, queued: &mut Queued) -> Step {
-        let event = &queued.event;
         if let Some(reason) = queued.refused.take() {
             return self.dead_letter(context, partition, queued, "input", reason, None);
         }
-        if let Some(timer) = event
-            .timer
-            .as_ref()
-            .filter(|t| t.generation != FiredTimer::REDRIVEN)
-        {
-            let live = self.cells.get(&event.key).and_then(|s| s.timers.get(&timer.name));
-            if live.is_none_or(|live| live.generation != timer.generation) {
-                debug!(
-                    key = &*event.key,
-                    timer = &*timer.name,
-                    "a timer fired that was replaced or cancelled"
-                );
-                return Step::Done;
-            }
+        let event = &queued.event;
+        let Some(state) = self.state_of(&event.key) else {
+            return Step::Missing;
+        };
+        if is_stale(event, &state) {
+            debug!(key = &*event.key, "a timer fired that was replaced or cancelled");
+            return Step::Done;
         }
         let clock = self.clock.max(event.time);
-        let outcome = self.invoke(context, event, clock);
-        let fault = match outcome {
-            Ok(effects) => {
-                if self.record_too_large(context, &effects) {
-                    if !self.group.is_empty() {
-                        // The instance remembers an event that will come again.
-                        self.instance = None;
-                        return Step::Postponed;
-                    }
-                    Fault::Violation(format!(
-                        "the cells that this event writes do not fit one commit record of {} bytes",
-                        context.log.max_payload()
-                    ))
-                } else if !self.group.is_empty() && self.batch_too_large(&effects) {
-                    self.instance = None;
-                    return Step::Postponed;
-                } else {
+        let fault = match self.invoke(context, event, clock, &state) {
+            Ok(effects) => match self.fit(context, &effects) {
+                Fit::Now => {
+                    // So that the key's state is changed in place.
+                    drop(state);
                     self.clock = clock;
-                    self.consume_timer(event);
-                    let (group, generation) = (&mut self.group, &mut self.timer_generation);
-                    let (key, id) = (&event.key, event.id());
-                    if !effects.cells.is_empty() || !effects.timers.is_empty() {
-                        self.cells.update(key, self.number, |state| {
-                            group.apply(key, &id, effects, state, generation, context.event_ttl_s);
-                        });
-                    } else {
-                        let unchanged = &mut KeyState::default();
-                        group.apply(key, &id, effects, unchanged, generation, context.event_ttl_s);
-                    }
+                    self.merge(context, event, effects);
                     return Step::Done;
                 }
-            }
+                Fit::NextGroup => {
+                    // The instance remembers an event that will come again.
+                    self.instance = None;
+                    return Step::Postponed;
+                }
+                Fit::Never(fault) => fault,
+            },
             Err(fault) => fault,
         };
+        self.failed(context, partition, queued, fault)
+    }
+
+    /// The state of a key, `None` if it has to be loaded. A partition that begins
+    /// here, and of which nothing was evicted, has all its keys in memory.
+    fn state_of(&mut self, key: &Arc<str>) -> Option<Arc<KeyState>> {
+        if let Some(state) = self.cells.get(key) {
+            return Some(state.clone());
+        }
+        if !self.blank || self.cells.evicted() > 0 {
+            return None;
+        }
+        self.cells.insert(key.clone(), KeyState::default(), 0);
+        self.cells.get(key).cloned()
+    }
+
+    fn invoke(
+        &mut self,
+        context: &HandlerContext,
+        event: &Event,
+        clock: u64,
+        state: &Arc<KeyState>,
+    ) -> Result<Effects, Fault> {
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => context.program.instantiate()?,
+        };
+        let source_created = self.positions[usize::from(event.source)].created;
+        let outcome = instance.handle(
+            event,
+            &Call {
+                clock,
+                source_created,
+            },
+            state,
+        );
+        if outcome.is_ok() && context.manifest.instance == InstanceMode::Reused {
+            self.instance = Some(instance);
+        }
+        outcome
+    }
+
+    /// Whether the group still takes these effects: its delta has to fit one
+    /// record, its messages one batch.
+    fn fit(&self, context: &HandlerContext, effects: &Effects) -> Fit {
+        let cells: usize = effects
+            .cells
+            .iter()
+            .map(|(name, value)| name.len() + value.as_ref().map_or(0, |v| v.len()) + 8)
+            .sum();
+        let record_max = context
+            .log
+            .max_payload()
+            .saturating_sub(RECORD_OVERHEAD_BYTES + BATCH_HEADER_BYTES);
+        // Room for the record, and for a dead letter that may follow.
+        let messages = self.group.messages() + effects.emits.len() + effects.timers.len() + 3;
+        match (
+            self.group.delta_bytes + cells <= record_max,
+            self.group.is_empty(),
+        ) {
+            (true, _) if messages <= BATCH_MESSAGES_MAX => Fit::Now,
+            (_, false) => Fit::NextGroup,
+            (true, true) => Fit::Never(Fault::Violation(format!(
+                "{messages} messages do not fit one batch"
+            ))),
+            (false, true) => Fit::Never(Fault::Violation(format!(
+                "the {cells} bytes of cells that this event writes do not fit one commit record of {record_max} bytes"
+            ))),
+        }
+    }
+
+    fn merge(&mut self, context: &HandlerContext, event: &Event, effects: Effects) {
+        self.consume_timer(event);
+        let (group, generation) = (&mut self.group, &mut self.timer_generation);
+        let cause = if effects.emits.is_empty() {
+            String::new()
+        } else {
+            event.id()
+        };
+        let mut apply = |effects, state: &mut KeyState| {
+            group.apply(
+                &event.key,
+                &cause,
+                effects,
+                state,
+                generation,
+                context.event_ttl_s,
+            );
+        };
+        if effects.cells.is_empty() && effects.timers.is_empty() {
+            // The key is not written, and need not be kept in memory.
+            apply(effects, &mut KeyState::default());
+        } else {
+            self.cells
+                .update(&event.key, self.number, |state| apply(effects, state));
+        }
+    }
+
+    /// The event failed: again later, or, if that is of no use, a dead letter.
+    fn failed(
+        &mut self,
+        context: &HandlerContext,
+        partition: u32,
+        queued: &mut Queued,
+        fault: Fault,
+    ) -> Step {
         self.instance = None;
         queued.attempts += 1;
         context.counters.errors.fetch_add(1, Ordering::Relaxed);
         let (kind, reason) = (fault.kind(), fault.reason());
-        let exhausted = queued.attempts >= context.manifest.retry.attempts;
         info!(
             handler = context.manifest.name,
             event = queued.event.id(),
@@ -240,43 +314,13 @@ impl Workspace {
             reason,
             "handler failed"
         );
-        if fault.permanent() || exhausted {
+        if fault.permanent() || queued.attempts >= context.manifest.retry.attempts {
             let backtrace = fault.backtrace().map(String::from);
             self.consume_timer(&queued.event);
             return self.dead_letter(context, partition, queued, kind, reason, backtrace);
         }
         context.metrics.retried();
         Step::Retry(format!("{kind}: {reason}"))
-    }
-
-    fn invoke(
-        &mut self,
-        context: &HandlerContext,
-        event: &Event,
-        clock: u64,
-    ) -> Result<crate::effects::Effects, Fault> {
-        let mut instance = match self.instance.take() {
-            Some(instance) => instance,
-            None => context.program.instantiate()?,
-        };
-        let source_created = self.positions[usize::from(event.source)].created;
-        let state = self
-            .cells
-            .get(&event.key)
-            .expect("checked by the caller: the key is loaded")
-            .clone();
-        let outcome = instance.handle(
-            event,
-            &Call {
-                clock,
-                source_created,
-            },
-            &state,
-        );
-        if outcome.is_ok() && context.manifest.instance == InstanceMode::Reused {
-            self.instance = Some(instance);
-        }
-        outcome
     }
 
     /// A live timer that was handled, or given up, is live no more.
@@ -292,21 +336,6 @@ impl Workspace {
         self.cells.update(&event.key, self.number, |state| {
             group.timer_fired(&event.key, &timer.name, state)
         });
-    }
-
-    fn record_too_large(&self, context: &HandlerContext, effects: &crate::effects::Effects) -> bool {
-        let cells: usize = effects
-            .cells
-            .iter()
-            .map(|(name, value)| name.len() + value.as_ref().map_or(0, |v| v.len()) + 8)
-            .sum();
-        self.group.delta_bytes + cells + RECORD_OVERHEAD_BYTES + BATCH_HEADER_BYTES
-            > context.log.max_payload()
-    }
-
-    fn batch_too_large(&self, effects: &crate::effects::Effects) -> bool {
-        // Room for the record, and for a dead letter that may follow.
-        self.group.messages() + effects.emits.len() + effects.timers.len() + 3 > BATCH_MESSAGES_MAX
     }
 
     fn dead_letter(
@@ -362,9 +391,34 @@ impl Workspace {
     }
 }
 
+/// Whether a timer fired that was replaced or cancelled since.
+fn is_stale(event: &Event, state: &KeyState) -> bool {
+    let Some(timer) = event
+        .timer
+        .as_ref()
+        .filter(|t| t.generation != FiredTimer::REDRIVEN)
+    else {
+        return false;
+    };
+    state
+        .timers
+        .get(&timer.name)
+        .is_none_or(|live| live.generation != timer.generation)
+}
+
+/// Whether effects fit the group that is being filled.
+enum Fit {
+    Now,
+    NextGroup,
+    /// Not even a group of their own.
+    Never(Fault),
+}
+
 /// What became of one event.
 enum Step {
     Done,
+    /// Its key has to be loaded first.
+    Missing,
     /// Does not fit the group any more; it is the first of the next one.
     Postponed,
     Retry(String),

@@ -93,7 +93,7 @@ pub struct Term<'a> {
     partition: u32,
     tenure: Tenure,
     /// `None` while it is on an execution thread.
-    workspace: Option<Workspace>,
+    workspace: Option<Box<Workspace>>,
     running: Option<Running>,
     flight: Option<Flight>,
     flushing: Option<Flushing>,
@@ -123,7 +123,7 @@ pub struct Term<'a> {
     idle_look_at: Instant,
 }
 
-type RunResult = Result<(Workspace, Ended), End>;
+type RunResult = Result<(Box<Workspace>, Ended), End>;
 
 struct Running {
     since: Instant,
@@ -175,7 +175,7 @@ impl<'a> Term<'a> {
         Term {
             context,
             partition,
-            workspace: Some(workspace),
+            workspace: Some(Box::new(workspace)),
             running: None,
             flight: None,
             flushing: None,
@@ -424,7 +424,7 @@ impl<'a> Term<'a> {
         ))
     }
 
-    fn ran(&mut self, mut workspace: Workspace, ended: Ended) {
+    fn ran(&mut self, mut workspace: Box<Workspace>, ended: Ended) {
         workspace
             .cells
             .shrink(self.context.budget.cells, self.checkpointed);
