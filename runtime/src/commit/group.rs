@@ -132,7 +132,7 @@ impl Group {
             None => {
                 let at = self.keys.len();
                 self.keys.push(KeyDelta {
-                    key: (&**key).into(),
+                    key: key.clone(),
                     cells: Vec::new(),
                     timers: None,
                 });

@@ -11,6 +11,7 @@
 //! record whose `previous` is not the record before it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -111,8 +112,8 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct KeyDelta {
-    #[n(0)]
-    pub key: Box<str>,
+    #[cbor(n(0), with = "shared_text")]
+    pub key: Arc<str>,
     #[n(1)]
     pub cells: Vec<CellDelta>,
     /// All live timers of the key, if any of them changed.
@@ -150,6 +151,23 @@ impl TimerEntry {
                 due: timer.due,
             })
             .collect()
+    }
+}
+
+/// A key as CBOR text; shared, because it outlives the record in maps of dirty keys.
+mod shared_text {
+    use std::sync::Arc;
+
+    pub fn encode<C, W: minicbor::encode::Write>(
+        text: &Arc<str>,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.str(text)?.ok()
+    }
+
+    pub fn decode<C>(d: &mut minicbor::Decoder<'_>, _: &mut C) -> Result<Arc<str>, minicbor::decode::Error> {
+        Ok(d.str()?.into())
     }
 }
 

@@ -46,8 +46,7 @@ impl Dirty {
     /// Adds what the record at ledger sequence `record` changed.
     pub fn merge(&mut self, delta: Vec<KeyDelta>, record: u64) {
         for changed in delta {
-            let key: Arc<str> = changed.key.into();
-            let dirty = self.keys.entry(key).or_default();
+            let dirty = self.keys.entry(changed.key).or_default();
             dirty.record = record;
             for cell in changed.cells {
                 let value = cell.value.map(|blob| blob.0);
