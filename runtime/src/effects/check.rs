@@ -12,7 +12,7 @@
 use crate::model::limits::{
     BATCH_HEADER_BYTES, CELLS_PER_KEY_MAX, EFFECT_MESSAGES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX,
 };
-use crate::model::subject_match::matches_any;
+use crate::model::pattern::matches_any;
 
 /// Bytes of a subject that a handler emits to.
 pub const SUBJECT_BYTES_MAX: usize = 255;

@@ -17,7 +17,6 @@ use bytes::Bytes;
 
 use crate::model::event::Headers;
 
-mod filter;
 pub mod jetstream;
 pub mod memory;
 

@@ -3,8 +3,7 @@
 //! * [`event::Event`]: one message as a handler sees it.
 //! * [`key`]: keys, their partition, and how they are written into subjects.
 //! * [`position::Position`]: how far a partition has read a source.
-//! * [`subject_match`]: which subjects a pattern with wildcards covers.
-//! * [`pattern`]: what a valid subject is, and which patterns cover which.
+//! * [`pattern`]: what a valid subject is, what a pattern matches, and which patterns cover which.
 //! * [`subjects`]: every name in NATS that Weir gives.
 //! * [`limits`]: every bound that more than one module needs, with its reason.
 
@@ -13,5 +12,4 @@ pub mod key;
 pub mod limits;
 pub mod pattern;
 pub mod position;
-pub mod subject_match;
 pub mod subjects;

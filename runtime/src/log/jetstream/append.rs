@@ -13,11 +13,11 @@ use async_nats::header::{
 };
 use serde::Deserialize;
 
-use super::super::filter::subject_matches;
 use super::super::{Append, AppendError, Appended, Error, Log};
 use super::wire::rfc3339;
 use super::{ApiError, JetStream, RequestFailed, STREAM_NOT_FOUND};
 use crate::model::limits::BATCH_HEADER_BYTES;
+use crate::model::pattern::matches;
 
 /// How long an append may take before its outcome counts as unknown.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -127,13 +127,7 @@ impl JetStream {
     async fn explain_silence(&self, stream: &str, subject: &str) -> AppendError {
         match self.stream_state(stream).await {
             Err(Error::NoStream(_)) => refused(STREAM_NOT_FOUND, format!("stream {stream} does not exist")),
-            Ok(state)
-                if !state
-                    .settings
-                    .subjects
-                    .iter()
-                    .any(|s| subject_matches(s, subject)) =>
-            {
+            Ok(state) if !state.settings.subjects.iter().any(|s| matches(s, subject)) => {
                 refused(0, format!("stream {stream} does not have subject {subject}"))
             }
             Ok(_) | Err(_) => AppendError::Busy {

@@ -17,11 +17,11 @@ use tokio::sync::Notify;
 pub use faults::{FaultKind, Faults};
 use store::Store;
 
-use super::filter::subject_matches;
 use super::{
     Append, AppendError, Appended, Error, Log, Reader, Snapshot, Start, Stored, StreamSettings, StreamState,
 };
 use crate::model::limits::{BATCH_HEADER_BYTES, BATCH_MESSAGES_MAX};
+use crate::model::pattern::matches;
 
 /// `max_payload` of a server as it comes.
 const MAX_PAYLOAD: usize = 1024 * 1024;
@@ -220,7 +220,7 @@ impl Log for MemoryLog {
             store
                 .from(from)
                 .take_while(|stored| stored.sequence <= up_to)
-                .filter(|stored| subject_matches(filter, &stored.subject))
+                .filter(|stored| matches(filter, &stored.subject))
                 .take(max)
                 .cloned()
                 .collect()
@@ -296,10 +296,7 @@ impl Reader for MemoryReader {
                 }
                 let matching = |stored: &&Stored| {
                     self.filters.is_empty()
-                        || self
-                            .filters
-                            .iter()
-                            .any(|filter| subject_matches(filter, &stored.subject))
+                        || self.filters.iter().any(|filter| matches(filter, &stored.subject))
                 };
                 let mut found = store.from(self.from).filter(matching);
                 into.extend(found.by_ref().take(READ_MAX).cloned());

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::super::filter::subject_matches;
 use super::super::{Append, AppendError, Appended, Schedule, Stored, StreamSettings, StreamState};
 use crate::model::event::Headers;
+use crate::model::pattern::matches;
 
 const NANOS_PER_S: u64 = 1_000_000_000;
 
@@ -66,7 +66,7 @@ impl Store {
     }
 
     pub(super) fn last_many(&self, filters: &[String], up_to: u64) -> Vec<Stored> {
-        let matching = |subject: &str| filters.iter().any(|filter| subject_matches(filter, subject));
+        let matching = |subject: &str| filters.iter().any(|filter| matches(filter, subject));
         let subjects = self.subjects.keys().filter(|subject| matching(subject));
         subjects
             .filter_map(|subject| self.last(subject, up_to).cloned())
@@ -81,7 +81,7 @@ impl Store {
         let gone: Vec<u64> = self
             .messages
             .range(..below)
-            .filter(|(_, kept)| subject_matches(filter, &kept.stored.subject))
+            .filter(|(_, kept)| matches(filter, &kept.stored.subject))
             .map(|(sequence, _)| *sequence)
             .collect();
         for sequence in gone {
@@ -124,7 +124,7 @@ impl Store {
         let mut written = HashSet::new();
         for append in batch {
             let subject = append.subject.as_str();
-            if !self.settings.subjects.iter().any(|s| subject_matches(s, subject)) {
+            if !self.settings.subjects.iter().any(|s| matches(s, subject)) {
                 return refuse(0, format!("stream {} does not have subject {subject}", self.name));
             }
             if append.ttl_s.is_some() && !self.settings.message_ttl {
