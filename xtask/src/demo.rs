@@ -21,7 +21,7 @@ pub struct Arguments {
 pub fn command(arguments: &Arguments) -> Result<()> {
     let server = setup::nats_server()?;
     let flights = setup::flights()?;
-    plugins::build(&["delays".into(), "rotations".into()])?;
+    plugins::build(&["delays".into(), "rotations".into()], &[])?;
     exec::build_programs()?;
     run(&server, &flights, arguments)
 }

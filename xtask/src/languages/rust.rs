@@ -1,4 +1,4 @@
-//! The compiler for guests.
+//! The compiler for guests in Rust.
 //!
 //! rustup's target is the ordinary way. Where it is missing and cannot be
 //! fetched, Debian's `rustc-web` does it: it carries the source of the standard
