@@ -111,9 +111,10 @@ pub struct Inspection {
 pub fn inspect(engine: &Engine, wasm: &[u8]) -> Inspection {
     let mut imports = Vec::new();
     let mut exports = Vec::new();
+    let component = component_bytes(wasm).and_then(|bytes| compile(engine, &bytes));
     // Of a component that is refused, too, so that there is something to see.
-    if let Ok(component) = component_bytes(wasm).and_then(|bytes| compile(engine, &bytes)) {
-        (imports, exports) = interface(engine, &component);
+    if let Ok(component) = &component {
+        (imports, exports) = interface(engine, component);
     } else if let Ok(outline) = Outline::read(wasm) {
         imports = outline
             .imports
@@ -139,7 +140,8 @@ pub fn inspect(engine: &Engine, wasm: &[u8]) -> Inspection {
         wit,
         imports,
         exports,
-        accepted: accept(engine, wasm)
+        accepted: component
+            .and_then(|component| link(engine, &component))
             .map(drop)
             .map_err(|refusal| refusal.to_string()),
     }
@@ -153,9 +155,12 @@ pub(super) struct Accepted {
 
 /// Compiles and links a file, or says why this host would not run it.
 pub(super) fn accept(engine: &Engine, wasm: &[u8]) -> Result<Accepted, Refusal> {
-    let bytes = component_bytes(wasm)?;
-    let component = compile(engine, &bytes)?;
-    let (imports, exports) = interface(engine, &component);
+    let component = compile(engine, &component_bytes(wasm)?)?;
+    link(engine, &component)
+}
+
+fn link(engine: &Engine, component: &Component) -> Result<Accepted, Refusal> {
+    let (imports, exports) = interface(engine, component);
     for import in &imports {
         check_import(import)?;
     }
@@ -170,13 +175,13 @@ pub(super) fn accept(engine: &Engine, wasm: &[u8]) -> Result<Accepted, Refusal> 
     let mismatch = |error: wasmtime::Error| Refusal::Mismatch {
         detail: one_line(format!("{error:#}")),
     };
-    let pre = linker.instantiate_pre(&component).map_err(mismatch)?;
+    let pre = linker.instantiate_pre(component).map_err(mismatch)?;
     let pre = HandlerPre::new(pre).map_err(mismatch)?;
     Ok(Accepted { pre, wasi })
 }
 
 fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, Refusal> {
-    Component::from_binary(&engine.wasmtime, bytes).map_err(|error| Refusal::Compile {
+    engine.component(bytes).map_err(|error| Refusal::Compile {
         detail: one_line(format!("{error:#}")),
     })
 }

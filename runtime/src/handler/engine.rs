@@ -6,10 +6,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::bindings::Handler;
+use super::code_cache::CodeCache;
 use super::host::{Host, HostData};
 use super::limiter::TABLE_ELEMENTS_MAX;
 use super::wasi;
@@ -44,18 +45,21 @@ pub struct Engine {
     pub(super) linker: Linker<Host>,
     /// The same, and WASI without capabilities.
     pub(super) linker_wasi: Linker<Host>,
+    /// Where compiled code is kept, if it is.
+    code_cache: Option<CodeCache>,
     /// Dropped to stop the ticker.
     running: Option<Sender<()>>,
     ticker: Option<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// An engine for at most `instances_max` live instances.
+    /// An engine for at most `instances_max` live instances, which keeps what it
+    /// compiles in `code_cache`, if there is one.
     ///
     /// # Errors
     /// This machine cannot run it: a processor without a backend, too little
     /// address space (`ulimit -v`) for that many instances, no thread left.
-    pub fn new(instances_max: u32) -> anyhow::Result<Arc<Engine>> {
+    pub fn new(instances_max: u32, code_cache: Option<CodeCache>) -> anyhow::Result<Arc<Engine>> {
         let mut config = Config::new();
         config
             .allocation_strategy(allocation(instances_max.max(1)))
@@ -89,9 +93,19 @@ impl Engine {
             wasmtime,
             linker,
             linker_wasi,
+            code_cache,
             running: Some(running),
             ticker: Some(ticker),
         }))
+    }
+
+    /// Compiles a component, or takes it from the cache.
+    pub(super) fn component(&self, bytes: &[u8]) -> wasmtime::Result<Component> {
+        let compile = || Component::from_binary(&self.wasmtime, bytes);
+        match &self.code_cache {
+            Some(cache) => cache.component(&self.wasmtime, bytes, compile),
+            None => compile(),
+        }
     }
 
     /// Ticks after which an invocation of `limit_ms` is over. One more than fit,

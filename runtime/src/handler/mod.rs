@@ -7,6 +7,7 @@
 //!   configuration of its manifest. Shared by all partitions of a handler.
 //! * [`Instance`]: one sandbox with its memory. One per partition, reused from
 //!   event to event, replaced after a fault.
+//! * [`CodeCache`]: compiled code on disk, from one start of a host to the next.
 //! * [`Refusal`]: why a file does not become a program. Decided before any of
 //!   its code runs.
 //! * [`Fault`]: why an invocation has no effects. A guest can cause any of them
@@ -22,6 +23,7 @@
 //! not be one of an async runtime and needs [`THREAD_STACK_BYTES_MIN`] of stack.
 
 mod artifact;
+mod code_cache;
 mod engine;
 mod fault;
 mod guest_log;
@@ -34,6 +36,7 @@ mod tests;
 mod wasi;
 
 pub use artifact::{ARTIFACT_BYTES_MAX, ArtifactKind, Inspection, Refusal, inspect};
+pub use code_cache::CodeCache;
 pub use engine::{EPOCH_TICK, Engine, THREAD_STACK_BYTES_MIN, WASM_STACK_BYTES_MAX};
 pub use fault::Fault;
 pub use instance::{Call, Instance};

@@ -131,7 +131,7 @@ fn module(text: &str) -> Vec<u8> {
 }
 
 fn engine() -> Arc<Engine> {
-    Engine::new(8).expect("an engine")
+    Engine::new(8, None).expect("an engine")
 }
 
 fn program(settings: ProgramSettings) -> Arc<Program> {
