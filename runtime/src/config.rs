@@ -78,15 +78,7 @@ pub struct Nats {
 impl Nats {
     /// The URL without user and password.
     pub fn url_shown(&self) -> String {
-        let one = |url: &str| match url.split_once("://") {
-            Some((scheme, rest)) => {
-                let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-                format!("{scheme}://{host}")
-            }
-            None => url.rsplit_once('@').map_or(url, |(_, host)| host).to_owned(),
-        };
-        let shown: Vec<String> = self.url.split(',').map(|url| one(url.trim())).collect();
-        shown.join(",")
+        jetstream::without_credentials(&self.url)
     }
 }
 
@@ -234,18 +226,25 @@ impl Options {
         ))
     }
 
-    /// How to reach NATS, for a command that needs no ledger; and the ledger if one is named.
+    /// How to reach NATS, and the ledger as a host would want it, if one is named.
     ///
     /// # Errors
     /// As [`Options::client`].
-    pub fn nats(&self) -> Result<(Nats, Option<String>), Error> {
+    pub fn check(&self, ledger: &LedgerOptions) -> Result<(Nats, Option<Ledger>), Error> {
         let file = file::File::load(self.config.as_deref())?;
         let named = self.ledger.is_some() || file.ledger.name.is_some();
         let ledger = match named {
-            true => Some(ledger_name(self.ledger.as_deref(), &file)?),
+            true => Some(self.named_ledger(ledger, &file)?),
             false => None,
         };
         Ok((nats(&self.nats, &file)?, ledger))
+    }
+
+    fn named_ledger(&self, ledger: &LedgerOptions, file: &file::File) -> Result<Ledger, Error> {
+        Ok(Ledger {
+            name: ledger_name(self.ledger.as_deref(), file)?,
+            ..ledger_settings(ledger, file)?
+        })
     }
 
     /// What a host needs.
@@ -256,10 +255,7 @@ impl Options {
         let file = file::File::load(self.config.as_deref())?;
         Ok(Config {
             nats: nats(&self.nats, &file)?,
-            ledger: Ledger {
-                name: ledger_name(self.ledger.as_deref(), &file)?,
-                ..ledger_settings(ledger, &file)?
-            },
+            ledger: self.named_ledger(ledger, &file)?,
             host: host_settings(host, &file)?,
         })
     }
@@ -270,6 +266,16 @@ fn nats(options: &NatsOptions, file: &file::File) -> Result<Nats, Error> {
         true => &file::NatsTable::default(),
         false => &file.nats,
     };
+    // The credentials of one must not go to the other.
+    if options.context.is_some() && options.url.is_some() {
+        return Err(Error::Value {
+            key: "nats",
+            problem:
+                "both a URL (--nats, WEIR_NATS) and a context (--context, WEIR_NATS_CONTEXT) are given: \
+                      give one"
+                    .into(),
+        });
+    }
     let context_name = options.context.as_ref().or(file_nats.context.as_ref());
     let base = match context_name {
         Some(name) => context::load(name)?,
@@ -288,7 +294,10 @@ fn nats(options: &NatsOptions, file: &file::File) -> Result<Nats, Error> {
     if url.split(',').any(|url| url.trim().is_empty()) {
         return Err(Error::Value {
             key: "nats.url",
-            problem: format!("`{url}` must be a URL like {URL_DEFAULT}, or several separated by commas"),
+            problem: format!(
+                "`{}` must be a URL like {URL_DEFAULT}, or several separated by commas",
+                jetstream::without_credentials(&url)
+            ),
         });
     }
     let nats = Nats {

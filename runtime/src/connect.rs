@@ -8,7 +8,7 @@ use crate::admin::status::StatusHandle;
 use crate::config::{Config, Nats};
 use crate::ledger::{self, Ledger};
 use crate::log;
-use crate::log::jetstream::{ConnectOptions, JetStream, Tls, check_server_version, connect};
+use crate::log::jetstream::{self, JetStream, check_server_version};
 use crate::metrics;
 
 /// How long a command waits for a server.
@@ -57,6 +57,8 @@ pub async fn for_host(config: &Config, status: &StatusHandle) -> anyhow::Result<
     }
     metrics::connected(true);
     version_suffices(&jetstream)?;
+    let version = jetstream.server_version().unwrap_or_default();
+    tracing::info!(%url, version, "connected to NATS");
     let mut wait = RETRY_FIRST;
     let ledger = loop {
         match ledger::ensure(&jetstream, &config.ledger).await {
@@ -76,18 +78,7 @@ pub async fn for_host(config: &Config, status: &StatusHandle) -> anyhow::Result<
 
 /// Starts connecting; the connection may not stand yet.
 async fn open(nats: &Nats, name: &str) -> anyhow::Result<JetStream> {
-    let options = ConnectOptions {
-        url: nats.url.clone(),
-        creds: nats.creds.clone(),
-        nkey: nats.nkey.clone(),
-        tls: Tls {
-            ca: nats.tls_ca.clone(),
-            certificate: nats.tls_cert.clone().zip(nats.tls_key.clone()),
-            required: false,
-        },
-        name: Some(name.to_owned()),
-    };
-    Ok(connect(options).await?)
+    Ok(jetstream::connect(nats.options(name)).await?)
 }
 
 /// Once the connection stands.

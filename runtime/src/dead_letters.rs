@@ -32,6 +32,11 @@ pub enum Error {
     NotFound { id: String, handler: String },
     #[error("dead letter {id} does not read as one: {source}")]
     Malformed { id: String, source: serde_json::Error },
+    #[error(
+        "{id} has no key ({reason}), and the handler's key cannot be changed: it would be refused again; publish it \
+         anew with a key, and drop it"
+    )]
+    NoKey { id: String, reason: String },
     #[error("the payload of {id} is gone from the dead letter; drop it")]
     PayloadGone { id: String },
     #[error(
@@ -161,6 +166,12 @@ impl<'a> DeadLetters<'a> {
     /// # Errors
     /// Nothing was changed, but for [`Error::Unknown`].
     pub async fn redrive(&self, found: &Found) -> Result<(), Error> {
+        if found.letter.key.is_empty() {
+            return Err(Error::NoKey {
+                id: found.letter.id.clone(),
+                reason: found.letter.reason.clone(),
+            });
+        }
         let payload = self.payload(&found.letter).await?;
         let subject = self.names.redriven(found.letter.partition);
         let data = encode_redriven(&found.letter, &payload);

@@ -21,9 +21,6 @@ use crate::model::{pattern, subjects};
 /// `Nats-Msg-Id` into these streams; it is only spelled out.
 const DUPLICATE_WINDOW_S: u64 = 120;
 
-/// The smallest `max_msg_size` that leaves room for commit records and dead letters.
-const MESSAGE_BYTES_MIN: i32 = 64 * 1024;
-
 /// A ledger that was found, or created, and may be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
@@ -373,13 +370,12 @@ impl Check<'_> {
             }
         }
         if let Some(bytes) = found.max_message_bytes {
-            let fatal = bytes < MESSAGE_BYTES_MIN;
             let edit = Mend::Edit("--max-msg-size -1".into());
             self.add(
                 "max_msg_size",
                 bytes,
                 "unlimited, to take what the server takes",
-                fatal,
+                true,
                 edit,
             );
         }
@@ -528,12 +524,6 @@ mod tests {
                 |s| s.max_message_bytes = Some(100),
                 "max_msg_size",
                 true,
-                "--max-msg-size -1",
-            ),
-            (
-                |s| s.max_message_bytes = Some(1 << 20),
-                "max_msg_size",
-                false,
                 "--max-msg-size -1",
             ),
             (

@@ -19,16 +19,16 @@ use tracing::{error, info, warn};
 
 use crate::admin::status::{HandlerStatus, HostStatus, PartitionStatus, StatusHandle};
 use crate::commit::committer::{Attempts, Committer};
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::connect;
 use crate::deployment::manifest::InstanceMode;
 use crate::deployment::plugins::{self, Deployed};
 use crate::dispatch::context::{Budget, Counters, HandlerContext, LaneStatus, State, source_names};
 use crate::dispatch::executor::Executor;
 use crate::dispatch::lane::Lane;
-use crate::handler::{Engine, Program, ProgramSettings};
+use crate::handler::{CodeCache, Engine, Program, ProgramSettings};
 use crate::ledger::{self, Ledger};
-use crate::log::jetstream::{self, JetStream};
-use crate::log::{self, Append, Log, SharedLog};
+use crate::log::{Append, Log, SharedLog};
 use crate::metrics::HandlerMetrics;
 use crate::model::subjects::{FIRST_GENERATION, HandlerNames, host_key, hosts_stream};
 use crate::source::decode::Decoder;
@@ -48,9 +48,6 @@ const STATUS_TTL_S: u64 = 10;
 /// Status reports over which a rate is measured.
 const RATE_REPORTS: usize = 6;
 
-/// Pause between tries to reach NATS at start.
-const START_PAUSE: Duration = Duration::from_millis(500);
-
 /// How long a host waits for its partitions before it says that it is ready.
 const START_FOR: Duration = Duration::from_secs(10);
 
@@ -63,7 +60,7 @@ pub struct Host {
     lanes: JoinSet<()>,
     drain: watch::Sender<bool>,
     log: SharedLog,
-    ledger: String,
+    ledger: config::Ledger,
     name: String,
 }
 
@@ -80,9 +77,8 @@ impl Host {
     /// # Errors
     /// The server is too old, the ledger could lose data, or the machine lacks something.
     pub async fn start(config: Config, status: StatusHandle) -> anyhow::Result<Host> {
-        let jetstream = connect(&config, &status).await?;
-        let ledger = prepare(&jetstream, &config, &status).await?;
-        let deployed = load(&config);
+        let (jetstream, ledger) = connect::for_host(&config, &status).await?;
+        let deployed = load(&config, &status);
         Host::start_on(Arc::new(jetstream), ledger, deployed, &config, status).await
     }
 
@@ -100,7 +96,9 @@ impl Host {
     ) -> anyhow::Result<Host> {
         let attempts = Attempts::new(&format!("{:032x}", rand::random::<u128>()));
         let lanes: u32 = deployed.iter().map(|d| d.manifest.partitions).sum();
-        let engine = Engine::new(lanes + SPARE_INSTANCES).context("starting the WebAssembly engine")?;
+        let code_cache = CodeCache::new(&config.host.data);
+        let engine = Engine::new(lanes + SPARE_INSTANCES, Some(code_cache))
+            .context("starting the WebAssembly engine")?;
         let executor = Executor::start(config.host.threads).context("starting the execution threads")?;
         let committer = Committer::start(log.clone(), &ledger.name, attempts.clone());
         let (drain, draining) = watch::channel(false);
@@ -109,7 +107,7 @@ impl Host {
             lanes: JoinSet::new(),
             drain,
             log: log.clone(),
-            ledger: ledger.name.clone(),
+            ledger: config.ledger.clone(),
             name: config.host.name.clone(),
         };
         for deployed in deployed {
@@ -203,30 +201,31 @@ impl Host {
         self.handlers.push(Running { context, progress });
     }
 
-    /// Stops taking events, finishes or drops what is under way, and leaves.
-    ///
-    /// # Errors
-    /// Not done after `within`: the rest is cut off, which is as safe as a crash.
-    pub async fn drain(mut self, within: Duration) -> anyhow::Result<()> {
+    /// Stops taking events, finishes what is under way, and leaves. What is not
+    /// done `within` that time is dropped, which is as safe as a crash.
+    pub async fn drain(mut self, within: Duration) {
         info!("draining");
         self.drain.send_replace(true);
         let lanes = async { while self.lanes.join_next().await.is_some() {} };
         let drained = tokio::time::timeout(within, lanes).await;
         let gone = Append {
-            subject: host_key(&self.ledger, &self.name),
+            subject: host_key(&self.ledger.name, &self.name),
             headers: vec![("KV-Operation".into(), "DEL".into())],
             ttl_s: Some(1),
             ..Append::default()
         };
         // It would expire by itself; this only shows it sooner.
-        if let Err(error) = self.log.append(&hosts_stream(&self.ledger), vec![gone]).await {
+        if let Err(error) = self
+            .log
+            .append(&hosts_stream(&self.ledger.name), vec![gone])
+            .await
+        {
             warn!(%error, "could not say goodbye");
         }
-        if drained.is_err() {
-            bail!("not drained within {within:?}; what was under way will be executed again");
+        match drained {
+            Ok(()) => info!("drained"),
+            Err(_) => warn!("not drained within {within:?}; what was under way will be executed again"),
         }
-        info!("drained");
-        Ok(())
     }
 
     /// Starts telling what this host does, to `status` and to the hosts bucket.
@@ -252,46 +251,26 @@ impl Host {
     }
 }
 
-async fn connect(config: &Config, status: &StatusHandle) -> anyhow::Result<JetStream> {
-    let url = config.nats.url_shown();
-    status.set_not_ready("nats", format!("waiting for NATS at {url}"));
-    let jetstream = jetstream::connect(config.nats.options(&format!("weir {}", config.host.name))).await?;
-    if !jetstream.wait_connected(START_PAUSE).await {
-        warn!(url, "NATS does not answer; waiting for it");
-        while !jetstream.wait_connected(START_PAUSE).await {}
-    }
-    let version = jetstream.server_version().unwrap_or_default();
-    jetstream::check_server_version(&version).map_err(anyhow::Error::msg)?;
-    info!(url, version, "connected to NATS");
-    Ok(jetstream)
-}
-
-async fn prepare(log: &dyn Log, config: &Config, status: &StatusHandle) -> anyhow::Result<Ledger> {
-    loop {
-        match ledger::ensure(log, &config.ledger).await {
-            Ok(ledger) => {
-                status.clear("nats");
-                return Ok(ledger);
-            }
-            Err(ledger::Error::Log(log::Error::Unavailable(reason))) => {
-                warn!(reason, "JetStream does not answer; waiting for it");
-                status.set_not_ready("nats", format!("waiting for JetStream: {reason}"));
-                tokio::time::sleep(START_PAUSE).await;
-            }
-            Err(error) => return Err(error).context(format!("ledger {}", config.ledger.name)),
-        }
-    }
-}
-
 /// The handlers of the plugins folder that can be read; the others are reported.
-fn load(config: &Config) -> Vec<Deployed> {
+fn load(config: &Config, status: &StatusHandle) -> Vec<Deployed> {
     let Some(folder) = &config.host.plugins else {
         return Vec::new();
     };
-    let found = plugins::load_folder(folder).into_iter();
-    found
-        .filter_map(|deployed| deployed.inspect_err(|error| error!("refused: {error}")).ok())
-        .collect()
+    let mut loaded = Vec::new();
+    let mut refused = Vec::new();
+    for deployed in plugins::load_folder(folder) {
+        match deployed {
+            Ok(deployed) => loaded.push(deployed),
+            Err(error) => {
+                error!("refused: {error}");
+                refused.push(error.to_string());
+            }
+        }
+    }
+    if !refused.is_empty() {
+        status.set_not_ready("plugins", format!("refused: {}", refused.join("; ")));
+    }
+    loaded
 }
 
 async fn compile(
@@ -340,7 +319,9 @@ struct Report {
     host: String,
     incarnation: String,
     log: SharedLog,
-    ledger: String,
+    /// Of which the hosts bucket is made again: a server that restarts forgets
+    /// a stream in memory.
+    ledger: config::Ledger,
     drain: watch::Receiver<bool>,
 }
 
@@ -372,11 +353,12 @@ impl Report {
                     .duration_since(UNIX_EPOCH)
                     .map_or(0, |d| d.as_millis() as u64),
                 handlers: self.handlers.iter_mut().map(Reporter::status).collect(),
+                not_ready: status.not_ready(),
             };
             crate::metrics::connected(self.log.connected());
             self.readiness(&host, &status);
             let message = Append {
-                subject: host_key(&self.ledger, &self.host),
+                subject: host_key(&self.ledger.name, &self.host),
                 data: serde_json::to_vec(&host).expect("a status is plain data").into(),
                 ttl_s: Some(STATUS_TTL_S),
                 ..Append::default()
@@ -385,8 +367,13 @@ impl Report {
             if !self.log.connected() {
                 continue;
             }
-            if let Err(error) = self.log.append(&hosts_stream(&self.ledger), vec![message]).await {
-                tracing::debug!(%error, "status not written");
+            let stream = hosts_stream(&self.ledger.name);
+            let Err(error) = self.log.append(&stream, vec![message]).await else {
+                continue;
+            };
+            let settings = ledger::hosts_settings(&self.ledger);
+            if let Err(cause) = self.log.create_stream(&stream, &settings).await {
+                warn!(%error, %cause, "what this host does cannot be written down for `weir handlers`");
             }
         }
     }
@@ -397,16 +384,18 @@ impl Report {
             false => status.set_not_ready("nats", "the connection to NATS is lost; reconnecting"),
         }
         for handler in &host.handlers {
-            let stopped = handler
-                .partitions
-                .iter()
-                .find(|p| p.state == State::Stopped.as_str());
+            // One that starts for the first time has no reason yet.
+            let stopped = handler.partitions.iter().find(|p| {
+                p.state == State::Stopped.as_str()
+                    || (p.state == State::Starting.as_str() && p.reason.is_some())
+            });
             let source = handler.stopped_sources.first();
             let reason = stopped
                 .map(|p| {
                     format!(
-                        "partition {} is stopped: {}",
+                        "partition {} is {}: {}",
                         p.partition,
+                        p.state,
                         p.reason.as_deref().unwrap_or("?")
                     )
                 })

@@ -7,6 +7,8 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::config;
+
 /// The variable with the filter, as in `WEIR_LOG=weir=debug,info`.
 pub const FILTER_VARIABLE: &str = "WEIR_LOG";
 
@@ -26,9 +28,10 @@ pub enum Format {
 /// `WEIR_LOG` is no filter, or this was called before.
 pub fn start(format: Format, level: LevelFilter) -> anyhow::Result<()> {
     let filter = match std::env::var(FILTER_VARIABLE) {
-        Ok(text) if !text.is_empty() => {
-            EnvFilter::try_new(&text).map_err(|error| anyhow::anyhow!("{FILTER_VARIABLE}={text}: {error}"))?
-        }
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|error| config::Error::Value {
+            key: FILTER_VARIABLE,
+            problem: format!("`{text}` is no filter: {error}"),
+        })?,
         _ => EnvFilter::default()
             .add_directive(level.into())
             // Says again, as INFO, what we say of the connection ourselves.

@@ -43,7 +43,7 @@ async fn every_command_of_the_readme_works() -> Result<()> {
             }
             ["weir", "run", ..] => starts(&url, &words[2..]).await?,
             // What was published just now has to be handled first.
-            ["weir", "state" | "dead-letters", "get" | "list" | "redrive", ..] => {
+            ["weir", "state" | "dead-letters", "get" | "list" | "show", ..] => {
                 until(&command, PATIENCE, async || {
                     weir.run(&with_path(&words[1..])).await?.exits(0)
                 })
@@ -80,6 +80,36 @@ fn the_readme_shows_what_it_links_to() -> Result<()> {
     for part in ["#[handler]", "state::cell::<u64>(\"n\")", "output::emit"] {
         let example = fs::read_to_string(repository().join("plugins/rotations/src/lib.rs"))?;
         ensure!(code.contains(part) && example.contains(part), "{part}");
+    }
+    Ok(())
+}
+
+/// Every relative link of the pages leads to a file.
+#[test]
+fn links_lead_somewhere() -> Result<()> {
+    let root = repository();
+    let mut pages = vec![
+        root.join("README.md"),
+        root.join("ARCHITECTURE.md"),
+        root.join("wit/README.md"),
+    ];
+    let mut folders = vec![root.join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => pages.push(path),
+            }
+        }
+    }
+    for page in pages {
+        let text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            let leads = file.is_empty() || file.contains("://") || page.with_file_name(file).exists();
+            ensure!(leads, "{} links to {link}, which does not exist", page.display());
+        }
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! What a host says of itself and its handlers. Written into the hosts bucket
-//! about once a second with a TTL, read by `weir handlers`.
+//! every half second with a TTL, read by `weir handlers`.
 //!
 //! * [`HostStatus`] is the document.
 //! * [`StatusHandle`] is where the core leaves the latest one within the process,
@@ -84,6 +84,9 @@ pub struct HostStatus {
     /// Unix time in milliseconds.
     pub time_ms: u64,
     pub handlers: Vec<HandlerStatus>,
+    /// Why `/readyz` says no, as `what: reason`. Empty if it says yes.
+    #[serde(default)]
+    pub not_ready: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::print;
-use crate::config::{self, Options};
+use crate::config::{self, LedgerOptions, Options};
 use crate::connect;
 use crate::ledger;
 use crate::log::jetstream::{AccountLimits, JetStream};
@@ -25,6 +25,8 @@ Exits with 1 if something must be changed before a host can run.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
+    #[command(flatten)]
+    ledger: LedgerOptions,
     /// Writes a message to the ledger, on $WEIR.<ledger>.check, which expires after a second
     #[arg(long)]
     write: bool,
@@ -87,15 +89,15 @@ impl Report {
 }
 
 pub async fn check(options: &Options, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (nats, name) = options.nats()?;
+    let (nats, ledger) = options.check(&arguments.ledger)?;
     let mut report = Report::default();
     match connect::for_command(&nats).await {
         Err(error) => report.fail("connection", nats.url_shown(), format!("{error:#}")),
         Ok(log) => {
             report.ok("connection", nats.url_shown());
             server(&log, &mut report).await;
-            match name {
-                Some(name) => streams(&log, &name, arguments.write, &mut report).await,
+            match ledger {
+                Some(ledger) => streams(&log, &ledger, arguments.write, &mut report).await,
                 None => report.warn(
                     "ledger",
                     "not named",
@@ -191,16 +193,10 @@ fn account(limits: &AccountLimits, report: &mut Report) {
     }
 }
 
-async fn streams(log: &JetStream, name: &str, write: bool, report: &mut Report) {
-    // Subjects and replicas of an existing ledger are its operator's decision.
-    let config = config::Ledger {
-        name: name.to_owned(),
-        subjects: Vec::new(),
-        replicas: 1,
-        event_ttl: None,
-    };
+async fn streams(log: &JetStream, config: &config::Ledger, write: bool, report: &mut Report) {
+    let name = config.name.as_str();
     let mut replicas = None;
-    for (stream, wanted) in ledger::streams(&config) {
+    for (stream, wanted) in ledger::streams(config) {
         let what = format!("stream {stream}");
         match log.stream(&stream).await {
             Err(log::Error::NoStream(_)) => report.ok(what, "does not exist; the first host creates it"),

@@ -55,6 +55,18 @@ pub enum Command {
     Drop(Which),
 }
 
+/// What [`Fault::kind`](crate::handler::Fault::kind) says, and `input` for what
+/// no handler was called for.
+const KINDS: [&str; 7] = [
+    "reject",
+    "retry",
+    "trap",
+    "timeout",
+    "memory",
+    "violation",
+    "input",
+];
+
 #[derive(Debug, Args)]
 pub struct Which {
     /// Name of the handler
@@ -66,7 +78,7 @@ pub struct Which {
     #[arg(long)]
     all: bool,
     /// Of all, only those of one kind: reject, retry, trap, timeout, memory, violation or input
-    #[arg(long, value_name = "KIND", requires = "all")]
+    #[arg(long, value_name = "KIND", requires = "all", value_parser = KINDS, hide_possible_values = true)]
     kind: Option<String>,
     /// Prints JSON
     #[arg(long)]

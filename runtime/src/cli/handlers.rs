@@ -82,6 +82,11 @@ pub async fn handlers(options: &Options, arguments: &Arguments) -> anyhow::Resul
     if statuses.is_empty() {
         eprintln!("weir: no host runs on ledger {ledger} at this moment");
     }
+    for status in &statuses {
+        for reason in &status.not_ready {
+            eprintln!("weir: host {} is not ready: {reason}", status.host);
+        }
+    }
     let handlers = merge(&statuses);
     if arguments.json {
         print::json(&handlers)?;
@@ -262,6 +267,7 @@ mod tests {
                 dead_letters: 2,
                 stopped_sources: Vec::new(),
             }],
+            not_ready: Vec::new(),
         }
     }
 

@@ -28,7 +28,7 @@ pub struct Arguments {
 pub fn inspect(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let file = &arguments.file;
     let wasm = std::fs::read(file).with_context(|| format!("{}: cannot be read", file.display()))?;
-    let engine = Engine::new(1)?;
+    let engine = Engine::new(1, None)?;
     let inspection = handler::inspect(&engine, &wasm);
     let accepted = inspection.accepted.clone();
     if arguments.json {

@@ -79,9 +79,10 @@ enum Command {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse(); // exits with 2 and a usage line by itself
-    let level = match cli.command {
-        Command::Run(_) | Command::Up(_) => LevelFilter::INFO,
-        _ => LevelFilter::WARN,
+    let serves = matches!(cli.command, Command::Run(_) | Command::Up(_));
+    let level = match serves {
+        true => LevelFilter::INFO,
+        false => LevelFilter::WARN,
     };
     let done = telemetry::start(cli.log_format, level).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -91,7 +92,7 @@ pub fn main() -> ExitCode {
         done
     });
     done.unwrap_or_else(|error| {
-        if is_closed_pipe(&error) {
+        if !serves && is_closed_pipe(&error) {
             return ExitCode::SUCCESS; // `weir handlers | head`: they have seen enough
         }
         eprintln!("weir: {error:#}");

@@ -55,6 +55,7 @@ pub async fn serve(mut config: Config, signals: &mut Signals) -> anyhow::Result<
     // Before NATS is there, so that /readyz can say that it is not.
     let server = http::Server::bind(config.host.http, status.clone(), metrics::start()?).await?;
     config.host.http = server.address()?;
+    status.set_http(config.host.http.to_string());
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(async move {
         // An error means that the sender is gone: the host has ended either way.
@@ -75,13 +76,12 @@ pub async fn serve(mut config: Config, signals: &mut Signals) -> anyhow::Result<
     status.set_not_ready(NOT_READY, "draining");
     tracing::info!("draining; a second signal stops at once");
     tokio::select! {
-        drained = host.drain(DRAIN_MAX) => drained?,
+        () = host.drain(DRAIN_MAX) => {}
         () = signals.next() => {
             tracing::warn!("stopped without draining; what was not committed is done again by the next host");
             return Ok(ExitCode::from(super::FAILED));
         }
     }
-    tracing::info!("drained");
     let _ = stop.send(()); // fails only if the server has ended, which the next line reports
     serving.await.context("the HTTP address")??;
     Ok(ExitCode::SUCCESS)

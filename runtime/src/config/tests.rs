@@ -32,6 +32,41 @@ threads = 2
 cache_mib = 3
 "#;
 
+/// The page shows a file that is read, with every key that there is.
+#[test]
+fn the_documented_file_is_whole() {
+    let page = include_str!("../../../docs/configuration.md");
+    let shown = page.split("```toml\n").nth(1).expect("a file");
+    let shown = shown.split("```").next().expect("its end");
+    let (_folder, options) = folder(shown);
+    options
+        .host(&LedgerOptions::default(), &HostOptions::default())
+        .expect("a configuration");
+    for key in [
+        "url",
+        "context",
+        "creds",
+        "nkey",
+        "tls_ca",
+        "tls_cert",
+        "tls_key",
+        "name",
+        "subjects",
+        "replicas",
+        "event_ttl",
+        "plugins",
+        "data",
+        "http",
+        "threads",
+        "cache_mib",
+    ] {
+        assert!(
+            shown.contains(&format!("{key} = ")),
+            "docs/configuration.md lacks {key}"
+        );
+    }
+}
+
 #[test]
 fn a_whole_file_with_paths_beside_it() {
     let (folder, options) = folder(WHOLE);
@@ -98,6 +133,19 @@ fn the_command_line_goes_first() {
     assert_eq!(config.host.http.to_string(), "[::1]:9");
     assert_eq!(config.host.threads, 1);
     assert_eq!(config.host.cache_bytes, 2 * 1024 * 1024);
+}
+
+/// Credentials of a context must not go to the server of a variable.
+#[test]
+fn a_url_and_a_context_do_not_mix() {
+    let (_folder, mut options) = folder(WHOLE);
+    options.nats.url = Some("nats://me:secret@flag:4222".into());
+    options.nats.context = Some("production".into());
+    let error = options.client().expect_err("not both").to_string();
+    assert!(
+        error.contains("--context") && !error.contains("secret"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -379,7 +379,8 @@ fn a_missing_file_is_named() {
 /// `docs/limits.md` names these numbers; this keeps it honest.
 #[test]
 fn the_documented_limits_are_the_constants() {
-    use crate::effects::dead_letter;
+    use crate::effects::{check, dead_letter};
+    use crate::handler::{ARTIFACT_BYTES_MAX, WASM_STACK_BYTES_MAX};
     use crate::model::{limits, pattern};
 
     let page = include_str!("../../../../docs/limits.md");
@@ -403,6 +404,11 @@ fn the_documented_limits_are_the_constants() {
         ("cells per key", limits::CELLS_PER_KEY_MAX),
         ("messages per event", limits::EFFECT_MESSAGES_MAX),
         ("messages per batch", limits::BATCH_MESSAGES_MAX),
+        ("emitted subject", check::SUBJECT_BYTES_MAX),
+        ("headers of one message", check::HEADERS_BYTES_MAX),
+        ("timers per key", check::TIMERS_PER_KEY_MAX),
+        ("component", ARTIFACT_BYTES_MAX),
+        ("Wasm stack", WASM_STACK_BYTES_MAX),
         ("subject", pattern::SUBJECT_BYTES_MAX),
         ("reason of a dead letter", dead_letter::TEXT_BYTES_MAX),
         ("headers of a dead letter", dead_letter::HEADER_BYTES_MAX),

@@ -110,7 +110,7 @@ pub async fn connect(options: ConnectOptions) -> Result<JetStream, ConnectError>
         .connect(servers)
         .await
         .map_err(|error| ConnectError::Client {
-            url: options.url.clone(),
+            url: without_credentials(&options.url),
             error,
         })?;
     Ok(JetStream {
@@ -120,6 +120,19 @@ pub async fn connect(options: ConnectOptions) -> Result<JetStream, ConnectError>
             denied,
         }),
     })
+}
+
+/// URLs, separated by commas, without users and passwords: to be shown.
+pub fn without_credentials(urls: &str) -> String {
+    let one = |url: &str| match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            format!("{scheme}://{host}")
+        }
+        None => url.rsplit_once('@').map_or(url, |(_, host)| host).to_owned(),
+    };
+    let shown: Vec<String> = urls.split(',').map(|url| one(url.trim())).collect();
+    shown.join(",")
 }
 
 /// User and password of the first URL, which `async-nats` parses but does not use.
@@ -232,6 +245,17 @@ mod tests {
             "2.12.14.1",
         ] {
             assert!(check_server_version(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_secrets() {
+        for (url, shown) in [
+            ("nats://me:pass@word@h:1", "nats://h:1"),
+            ("token@h", "h"),
+            ("nats://a:1, tls://u:p@b", "nats://a:1,tls://b"),
+        ] {
+            assert_eq!(without_credentials(url), shown);
         }
     }
 
