@@ -264,6 +264,11 @@ async fn a_host_waits_for_nats_and_goes_on_where_it_was() -> Result<()> {
     flights.publish(&system.bus, 500).await?;
     system.all_counted(&flights).await?;
     host.readyz(200, "").await?;
+    // The restarted server has forgotten the bucket in which hosts say what they do.
+    until("`weir handlers` shows it again", PATIENCE, async || {
+        system.weir.handler("rotations").await.map(drop)
+    })
+    .await?;
     let counts = check::per_key_sequence(&system.bus, LEDGER, "rotations.>").await?;
     check::same_counts(&counts, &flights.counts)
 }
@@ -299,7 +304,7 @@ async fn a_full_ledger_stops_commits_until_there_is_room() -> Result<()> {
         {}
     }
     host.cont().await?;
-    says_what_to_do(&system, &host).await?;
+    says_what_to_do(&system, &host, "insufficient").await?;
 
     system.bus.delete("FILLER").await?;
     system.all_counted(&flights).await?;
@@ -330,7 +335,7 @@ async fn a_ledger_that_was_changed_stops_commits_until_it_is_mended() -> Result<
         .change(LEDGER, |settings| settings["subjects"] = without.into())
         .await?;
     flights.publish(&system.bus, 500).await?;
-    says_what_to_do(&system, &host).await?;
+    says_what_to_do(&system, &host, "does not have subject rotations.").await?;
 
     system
         .bus
@@ -358,7 +363,7 @@ async fn a_sealed_ledger_stops_commits() -> Result<()> {
         .change(LEDGER, |settings| settings["sealed"] = true.into())
         .await?;
     flights.publish(&system.bus, 500).await?;
-    says_what_to_do(&system, &host).await?;
+    says_what_to_do(&system, &host, "sealed").await?;
     let counts = check::per_key_sequence(&system.bus, LEDGER, "rotations.>").await?;
     ensure!(counts.values().sum::<u64>() == 200, "{counts:?}");
     Ok(())
@@ -377,7 +382,7 @@ async fn a_deleted_ledger_stops_commits_and_is_not_made_again() -> Result<()> {
 
     system.bus.delete(LEDGER).await?;
     flights.publish(&system.bus, 500).await?;
-    says_what_to_do(&system, &host).await?;
+    says_what_to_do(&system, &host, "does not exist").await?;
     ensure!(
         system.bus.settings(LEDGER).await.is_err(),
         "the host made a new ledger"
@@ -385,15 +390,24 @@ async fn a_deleted_ledger_stops_commits_and_is_not_made_again() -> Result<()> {
     Ok(())
 }
 
-/// The reason is on `/readyz`, in `weir handlers` and in the log; all name the
-/// ledger, so that one knows where to look.
-async fn says_what_to_do(system: &System, host: &weir_tests::host::Host) -> Result<()> {
-    host.readyz(503, LEDGER).await?;
-    host.says(LEDGER).await?;
-    until("`weir handlers` says why it stopped", PATIENCE, async || {
-        let handler = system.weir.handler("rotations").await?;
-        ensure!(handler.to_string().contains(LEDGER), "{handler}");
+/// The ledger, what is wrong with it and what to do are on `/readyz`, in `weir
+/// handlers` and in the log.
+async fn says_what_to_do(system: &System, host: &weir_tests::host::Host, wrong: &str) -> Result<()> {
+    const TO_DO: &str = "and the partition goes on by itself";
+    let said = |text: &str| -> Result<()> {
+        for part in [LEDGER, wrong, TO_DO] {
+            ensure!(text.contains(part), "no {part:?} in {text}");
+        }
         Ok(())
+    };
+    host.says(TO_DO).await?;
+    let line = host.stderr().lines().any(|line| said(line).is_ok());
+    ensure!(line, "no line of the log says it: {}", host.stderr());
+    until("/readyz and `weir handlers` say it", PATIENCE, async || {
+        let (status, body) = host.get("/readyz").await?;
+        ensure!(status == 503, "{status}");
+        said(&body)?;
+        said(&system.weir.handler("rotations").await?.to_string())
     })
     .await
 }

@@ -7,7 +7,9 @@
 //!    publish; the others are packed into atomic batches, records last.
 //! 2. `10071`, a stale fence: the server does not say whose. Read the records of
 //!    all: those that moved were fenced, the rest go again (rule 1).
-//! 3. Busy: nothing happened. Back off, go again, each by itself.
+//! 3. Busy: nothing happened. Back off beside the queues, so that nobody waits
+//!    for it, and go again, each by itself. Busy many times: the lane is told, for
+//!    the server's batches may be smaller than the group.
 //! 4. No answer: read each record. Ours: committed. Anything else: *lost*, and
 //!    the lane settles it with a fenced takeover record (rule 3), since the
 //!    append may still arrive.
@@ -41,7 +43,7 @@ const SINGLES_IN_FLIGHT: usize = 64;
 const WAITING_MAX: usize = 4_096;
 
 /// Sends of one submission that the server abandoned, or fenced for another's
-/// sake, before the lane is told that the ledger takes nothing: some seconds.
+/// sake, before the lane is told: some seconds.
 const SENDS_MAX: u32 = 20;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(5);
@@ -71,6 +73,9 @@ pub enum Settlement {
     Lost(String),
     /// The server takes no batch or message of this size. Nothing was committed.
     TooLarge(String),
+    /// The server did not take it, many times: it is busy, or takes only smaller
+    /// batches, and does not say which (rule 1). Nothing was committed.
+    Busy(String),
     /// The server takes nothing until somebody mends something. Nothing was committed.
     Refused(String),
 }
@@ -175,53 +180,74 @@ impl Committer {
     }
 }
 
-/// Which of the two ways a flight went, to count what is under way.
+/// What became of something under way, with those that have to go again.
 enum Landed {
     Batch(Vec<Waiting>),
     Single(Vec<Waiting>),
+    /// Has waited long enough to go again.
+    Rested(Waiting),
+}
+
+/// Those that wait to be sent.
+#[derive(Default)]
+struct Queues {
+    singles: VecDeque<Waiting>,
+    batches: VecDeque<Waiting>,
+}
+
+impl Queues {
+    fn push(&mut self, waiting: Waiting) {
+        match waiting.submission.messages.is_empty() {
+            true => self.singles.push_back(waiting),
+            false => self.batches.push_back(waiting),
+        }
+    }
 }
 
 async fn run(sender: Arc<Sender>, mut submissions: mpsc::Receiver<Submission>) {
-    let mut singles: VecDeque<Waiting> = VecDeque::new();
-    let mut batches: VecDeque<Waiting> = VecDeque::new();
-    let mut flights: FuturesUnordered<BoxFuture<'static, Landed>> = FuturesUnordered::new();
+    let mut queues = Queues::default();
+    let mut under_way: FuturesUnordered<BoxFuture<'static, Landed>> = FuturesUnordered::new();
     let (mut batches_flying, mut singles_flying) = (0, 0);
     let mut open = true;
-    while open || !flights.is_empty() {
+    while open || !under_way.is_empty() {
         tokio::select! {
-            Some(landed) = flights.next(), if !flights.is_empty() => {
+            Some(landed) = under_way.next(), if !under_way.is_empty() => {
                 let again = match landed {
                     Landed::Batch(again) => { batches_flying -= 1; again }
                     Landed::Single(again) => { singles_flying -= 1; again }
+                    Landed::Rested(waiting) => { queues.push(waiting); Vec::new() }
                 };
-                for waiting in again.into_iter().rev() {
-                    let queue = if waiting.submission.messages.is_empty() { &mut singles } else { &mut batches };
-                    queue.push_front(waiting);
+                for waiting in again {
+                    under_way.push(Box::pin(async move {
+                        tokio::time::sleep(backoff(waiting.sends)).await;
+                        Landed::Rested(waiting)
+                    }));
                 }
             }
             received = submissions.recv(), if open => {
                 let mut next = received;
                 open = next.is_some();
                 while let Some(submission) = next {
-                    let waiting = Waiting::new(submission);
-                    if waiting.submission.messages.is_empty() { singles.push_back(waiting) } else { batches.push_back(waiting) }
+                    queues.push(Waiting::new(submission));
                     next = submissions.try_recv().ok();
                 }
             }
         }
         while singles_flying < SINGLES_IN_FLIGHT {
-            let Some(waiting) = singles.pop_front() else { break };
+            let Some(waiting) = queues.singles.pop_front() else {
+                break;
+            };
             let sender = sender.clone();
             singles_flying += 1;
-            flights.push(Box::pin(async move {
+            under_way.push(Box::pin(async move {
                 Landed::Single(sender.send(vec![waiting]).await)
             }));
         }
-        while batches_flying < BATCHES_IN_FLIGHT && !batches.is_empty() {
-            let batch = pack::next_batch(&mut batches);
+        while batches_flying < BATCHES_IN_FLIGHT && !queues.batches.is_empty() {
+            let batch = pack::next_batch(&mut queues.batches);
             let sender = sender.clone();
             batches_flying += 1;
-            flights.push(Box::pin(async move { Landed::Batch(sender.send(batch).await) }));
+            under_way.push(Box::pin(async move { Landed::Batch(sender.send(batch).await) }));
         }
     }
 }
@@ -235,10 +261,6 @@ struct Sender {
 impl Sender {
     /// Sends one batch and settles what it can. Returns those that must go again.
     async fn send(&self, mut batch: Vec<Waiting>) -> Vec<Waiting> {
-        let sends = batch.iter().map(|w| w.sends).max().unwrap_or(0);
-        if sends > 0 {
-            tokio::time::sleep(backoff(sends)).await;
-        }
         let result = self.log.append(&self.ledger, self.messages(&mut batch)).await;
         match result {
             Ok(appended) => {
@@ -346,9 +368,7 @@ fn again(batch: Vec<Waiting>, reason: &str) -> Vec<Waiting> {
         waiting.sends += 1;
         waiting.alone = true;
         if waiting.sends >= SENDS_MAX {
-            waiting.settle(Settlement::Refused(format!(
-                "not taken {SENDS_MAX} times: {reason}"
-            )));
+            waiting.settle(Settlement::Busy(format!("not taken {SENDS_MAX} times: {reason}")));
         } else {
             rest.push(waiting);
         }

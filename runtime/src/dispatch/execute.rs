@@ -70,8 +70,23 @@ pub struct Workspace {
     pub number: u64,
     /// The state bucket had nothing of the partition when it was taken over.
     pub blank: bool,
-    /// Fewer than [`GROUP_EVENTS_MAX`] after the server found a batch too large.
+    /// Fewer than [`GROUP_EVENTS_MAX`] after the server found a batch too large;
+    /// grows again with every commit.
     pub group_events_max: u64,
+    /// The group takes nothing more: the next event's effects do not fit it.
+    pub sealed: bool,
+    /// An event whose commit the server will never take.
+    pub untakeable: Option<Untakeable>,
+}
+
+/// An event that is dead-lettered instead of handled, since the server does not
+/// take what it makes its handler do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Untakeable {
+    pub source: usize,
+    pub offset: u64,
+    /// What the server said.
+    pub reason: String,
 }
 
 /// Why a run ended.
@@ -89,7 +104,7 @@ pub enum Ended {
 
 impl Workspace {
     /// The workspace of a partition just taken over: no instance and no key in memory.
-    pub fn new(tenure: &Tenure, group_events_max: u64) -> Workspace {
+    pub fn new(tenure: &Tenure, group_events_max: u64, untakeable: Option<Untakeable>) -> Workspace {
         Workspace {
             instance: None,
             cells: Cells::default(),
@@ -103,15 +118,26 @@ impl Workspace {
             // Number 1 stands for what was committed before the takeover.
             number: 2,
             group_events_max,
+            sealed: false,
+            untakeable,
         }
     }
 
     /// Whether the group takes another event.
     pub fn full(&self) -> bool {
-        self.group.events >= self.group_events_max
+        self.sealed
+            || self.group.events >= self.group_events_max
             || self.group.messages() >= GROUP_MESSAGES_FULL
             || self.group.message_bytes >= GROUP_MESSAGE_BYTES_FULL
             || self.group.delta_bytes >= GROUP_DELTA_BYTES_FULL
+    }
+
+    /// The group as it is, to be committed; an empty one takes its place.
+    pub fn take_group(&mut self) -> (Group, u64) {
+        let number = self.number;
+        self.number += 1;
+        self.sealed = false;
+        (std::mem::take(&mut self.group), number)
     }
 
     /// Executes waiting events until the group is full or something has to be
@@ -177,6 +203,12 @@ impl Workspace {
             debug!(key = &*event.key, "a timer fired that was replaced or cancelled");
             return Step::Done;
         }
+        if let Some(reason) = self.take_untakeable(event) {
+            drop(state);
+            self.consume_timer(event);
+            let reason = format!("the server does not take what the handler did with it: {reason}");
+            return self.dead_letter(context, partition, queued, "violation", reason, None);
+        }
         let clock = self.clock.max(event.time);
         let fault = match self.invoke(context, event, clock, &state) {
             Ok(effects) => match self.fit(context, &effects) {
@@ -190,6 +222,7 @@ impl Workspace {
                 Fit::NextGroup => {
                     // The instance remembers an event that will come again.
                     self.instance = None;
+                    self.sealed = true;
                     return Step::Postponed;
                 }
                 Fit::Never(fault) => fault,
@@ -197,6 +230,11 @@ impl Workspace {
             Err(fault) => fault,
         };
         self.failed(context, partition, queued, fault)
+    }
+
+    fn take_untakeable(&mut self, event: &Event) -> Option<String> {
+        let is_it = |u: &mut Untakeable| u.source == usize::from(event.source) && u.offset == event.offset;
+        Some(self.untakeable.take_if(is_it)?.reason)
     }
 
     /// The state of a key, `None` if it has to be loaded. A partition that begins

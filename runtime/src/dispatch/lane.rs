@@ -75,6 +75,7 @@ impl Lane {
     pub async fn run(mut self) {
         let mut claim = Claim::Any;
         let mut group_events_max = GROUP_EVENTS_MAX;
+        let mut untakeable = None;
         while !*self.drain.borrow() {
             let context = self.context.clone();
             let Some(taken) = self
@@ -87,7 +88,15 @@ impl Lane {
                 Ok(tenure) => {
                     claim = Claim::Own;
                     self.show(State::Running, None);
-                    Term::new(&mut self, tenure, group_events_max).run().await
+                    let max = std::mem::replace(&mut group_events_max, GROUP_EVENTS_MAX);
+                    let term = Term::new(&mut self, tenure, max, untakeable.take());
+                    let (end, left) = term.run().await;
+                    if let Some(left) = left
+                        && self.dropping_chunks(left).await.is_none()
+                    {
+                        break;
+                    }
+                    end
                 }
                 Err(Failure::Fenced(host)) => {
                     info!(
@@ -125,14 +134,19 @@ impl Lane {
                     self.pause(RESTART_PAUSE.mul_f64(rand::random_range(0.5..1.5)))
                         .await;
                 }
-                End::TooLarge(reason) if group_events_max > 1 => {
-                    group_events_max /= 2;
+                End::TooLarge {
+                    reason,
+                    events,
+                    event,
+                } if events > 1 || event.is_some() => {
+                    group_events_max = (events / 2).max(1);
+                    untakeable = event;
                     warn!(
                         partition = self.partition,
                         group_events_max, reason, "committing smaller groups"
                     );
                 }
-                End::TooLarge(reason) | End::Stopped(reason) => {
+                End::TooLarge { reason, .. } | End::Stopped(reason) => {
                     error!(
                         handler = self.context.manifest.name,
                         partition = self.partition,

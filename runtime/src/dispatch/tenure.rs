@@ -12,6 +12,8 @@
 
 use std::collections::BTreeMap;
 
+use tracing::warn;
+
 use super::context::{HandlerContext, INTERNAL_SOURCE};
 use crate::commit::record::{ATTEMPT_HEADER, FORMAT, Kind, Record, Watermark, incarnation_of};
 use crate::log::{self, Append, AppendError, Start, Stored};
@@ -72,6 +74,10 @@ impl From<log::Error> for Failure {
     fn from(error: log::Error) -> Self {
         match error {
             log::Error::Unavailable(_) => Failure::Unavailable(error.to_string()),
+            log::Error::NoStream(name) => Failure::Stopped(format!(
+                "stream {name} does not exist any more; restore it (`nats stream restore`), and the partition goes \
+                 on by itself"
+            )),
             other => Failure::Stopped(other.to_string()),
         }
     }
@@ -119,10 +125,19 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
     }
     let decoded = belong_together(context, partition, last.as_ref(), meta.as_ref()).await?;
     let before = last.as_ref().map(|(_, record)| record);
-    if let Some(before) = before {
-        same_shape(context, before)?;
+    match before {
+        Some(before) => same_shape(context, before)?,
+        // New is only the partition of a handler that is new: one more than there
+        // were would handle from the beginning what others have handled.
+        None => {
+            if let Some(first) = log.last(&names.ledger, &names.record(start::DECIDES)).await? {
+                let first = Record::decode(&first).map_err(|e| Failure::Stopped(e.to_string()))?;
+                same_shape(context, &first)?;
+            }
+        }
     }
 
+    let watermark = believable(context, partition, before, meta.as_ref(), decoded.as_ref());
     let mut record = Record {
         format: FORMAT,
         kind: Kind::Takeover,
@@ -130,7 +145,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
         previous: last.as_ref().map_or(0, |(stored, _)| stored.sequence),
         positions: BTreeMap::new(),
         starts: before.map(|b| b.starts.clone()).unwrap_or_default(),
-        watermark: before.and_then(|b| b.watermark),
+        watermark,
         clock: before.map_or(0, |b| b.clock),
         timer_generation: before.map_or(0, |b| b.timer_generation),
         partitions: context.manifest.partitions,
@@ -249,6 +264,7 @@ async fn belong_together(
             names.ledger
         )));
     }
+    // The nonce of the record at the sequence that meta names.
     let newest = if stored.sequence == meta.newest.record {
         Some(record.nonce)
     } else if stored.sequence < meta.newest.record {
@@ -258,23 +274,61 @@ async fn belong_together(
             names.ledger, stored.sequence, meta.newest.record
         )));
     } else {
-        // Gone once it is below the watermark, and then no more in question.
         match context.log.get(&names.ledger, meta.newest.record).await? {
             Some(there) if *there.subject == names.record(partition) => Some(
                 Record::decode(&there)
                     .map_err(|e| Failure::Stopped(e.to_string()))?
                     .nonce,
             ),
-            _ => None,
+            // Something else is stored where the record was.
+            Some(_) => None,
+            // A purge stops at the watermark, which is not beyond the newest: another
+            // owner has come so far since meta was read.
+            None => {
+                return Err(Failure::Unavailable(format!(
+                    "record {}, which the state bucket was written from, is gone; reading again",
+                    meta.newest.record
+                )));
+            }
         }
     };
-    if newest.is_some_and(|nonce| nonce != meta.newest.nonce) {
+    if newest != Some(meta.newest.nonce) {
         return Err(stop(format!(
             "record {} of ledger {} is not the one that the state bucket was written from",
             meta.newest.record, names.ledger
         )));
     }
     Ok(Some(meta))
+}
+
+/// The watermark that a new owner goes by: that of the last record, unless the
+/// bucket lost what it stands for (a lost tail, an older copy of the bucket). Then
+/// it is as far as the bucket says it is complete, and everything after that is
+/// replayed; where it is purged already, the replay finds a gap and says so.
+fn believable(
+    context: &HandlerContext,
+    partition: u32,
+    before: Option<&Record>,
+    stored: Option<&Stored>,
+    meta: Option<&Meta>,
+) -> Option<Watermark> {
+    let recorded = before.and_then(|before| before.watermark)?;
+    let checkpointed = meta.and_then(|meta| meta.checkpointed);
+    if checkpointed.is_some_and(|mark| mark.record >= recorded.record) {
+        return Some(recorded);
+    }
+    warn!(
+        handler = context.manifest.name,
+        partition,
+        recorded = recorded.record,
+        checkpointed = checkpointed.map_or(0, |mark| mark.record),
+        "the state bucket has lost acknowledged checkpoints; replaying their commits"
+    );
+    checkpointed.zip(stored).map(|(mark, stored)| Watermark {
+        record: mark.record,
+        nonce: mark.nonce,
+        bucket: stored.sequence,
+    })
 }
 
 /// What may not change in place: it would send keys to other partitions.
@@ -317,18 +371,26 @@ async fn commit(context: &HandlerContext, subject: &str, record: &Record) -> Res
             Some(last) if last.header(ATTEMPT_HEADER) == Some(&attempt) => Ok(last.sequence),
             _ => Err(Failure::Unavailable(reason)),
         },
-        Err(error) => Err(refused(error)),
+        Err(error) => Err(refused(&context.names.ledger, error)),
     }
 }
 
-fn refused(error: AppendError) -> Failure {
+/// Why nothing can be committed, and what to do about it (rule 19).
+pub fn takes_nothing(stream: &str, reason: &str) -> String {
+    format!(
+        "{stream} takes no commit: {reason}; free space, unseal it or restore its settings (see `weir check`), and \
+         the partition goes on by itself"
+    )
+}
+
+fn refused(stream: &str, error: AppendError) -> Failure {
     match error {
         // Somebody committed since we looked; looking again tells who.
         AppendError::Fenced(_) | AppendError::Busy { .. } | AppendError::Unknown(_) => {
             Failure::Unavailable(error.to_string())
         }
         AppendError::TooLarge(_) | AppendError::Refused { .. } => {
-            Failure::Stopped(format!("the ledger takes no commit: {error}"))
+            Failure::Stopped(takes_nothing(stream, &error.to_string()))
         }
     }
 }
@@ -366,7 +428,7 @@ async fn fence_checkpoints(
         match context.log.append(&bucket, vec![message]).await {
             Ok(appended) => return Ok((appended.sequence, checkpointed)),
             Err(AppendError::Fenced(_) | AppendError::Busy { .. } | AppendError::Unknown(_)) => {}
-            Err(error) => return Err(refused(error)),
+            Err(error) => return Err(refused(&bucket, error)),
         }
         stored = context.log.last(&bucket, &subject).await?;
         if let Some(there) = stored

@@ -13,7 +13,8 @@
 //! 3. *settled*: what became of the group in flight. In this order: promote the
 //!    delta, release the lane for the next group, count.
 //! 4. *checkpointed*: the bucket has caught up.
-//! 5. *deadline*: a retry's backoff is over, a checkpoint or an idle move is due.
+//! 5. *deadline*: a retry's backoff is over; a checkpoint, an idle move or a sign of
+//!    life is due.
 //! 6. *drain*: execute nothing more, commit what is executed.
 //!
 //! Group n+1 is executed, on state that n changed, while n commits. If n is not
@@ -30,10 +31,12 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::context::{HandlerContext, State};
-use super::execute::{Ended, Workspace, missing_keys};
+use super::execute::{Ended, GROUP_EVENTS_MAX, Untakeable, Workspace, missing_keys};
 use super::lane::Lane;
-use super::tenure::Tenure;
+use super::standby;
+use super::tenure::{Tenure, takes_nothing};
 use crate::commit::committer::{Settlement, Submission};
+use crate::commit::group::Group;
 use crate::commit::record::{FORMAT, KeyDelta, Kind, Record, Watermark};
 use crate::log::Append;
 use crate::model::position::Position;
@@ -46,6 +49,9 @@ use crate::state::meta::{Mark, Meta};
 
 /// Keys loaded before one run: one direct get, or a few.
 const LOAD_KEYS_MAX: usize = 500;
+
+/// Keys of one direct get: between two, the lane sees whether its memory is full.
+const LOAD_KEYS_AT_ONCE: usize = 100;
 
 /// A checkpoint is due when committed changes are this old, …
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(5);
@@ -66,6 +72,13 @@ const IDLE_MESSAGES: u64 = 10_000;
 /// … or, if there were any, after this long.
 const IDLE_AFTER: Duration = Duration::from_secs(10);
 
+/// An owner that has work and commits nothing for this long (a handler that
+/// computes, an event that is tried again later) says that it is alive, with an
+/// idle record: well before a standby's patience ends.
+const SIGN_OF_LIFE_AFTER: Duration = Duration::from_secs(2);
+
+const _: () = assert!(SIGN_OF_LIFE_AFTER.as_millis() * 2 < standby::PATIENCE.as_millis());
+
 /// A run that takes longer is no reason to hold up other partitions.
 const LONG_RUN: Duration = Duration::from_millis(250);
 
@@ -79,7 +92,13 @@ pub enum End {
     Fenced,
     /// Something is not known, or failed for now: take over again.
     Restart(String),
-    TooLarge(String),
+    /// The server does not take a group of this many events; of a group of one,
+    /// it is known which.
+    TooLarge {
+        reason: String,
+        events: u64,
+        event: Option<Untakeable>,
+    },
     /// Somebody has to mend something; then it goes on.
     Stopped(String),
     /// An invariant of ours is broken: nothing more is committed.
@@ -112,6 +131,8 @@ pub struct Term<'a> {
     /// What the feeds sent was dropped for want of room; they are asked again later.
     shed: bool,
     retry_at: Option<Instant>,
+    /// Since when there has been work and nothing to commit.
+    held_up_since: Option<Instant>,
     /// Number of the last committed group, and of the last checkpointed one;
     /// what a takeover replays counts as group 1.
     committed: u64,
@@ -134,15 +155,21 @@ struct Running {
 struct Flight {
     since: Instant,
     reply: oneshot::Receiver<Settlement>,
-    number: u64,
+    reached: Reached,
     nonce: u64,
     events: u64,
     dead_letters: u64,
     keys: Vec<KeyDelta>,
+    watermark: Option<Watermark>,
+}
+
+/// Where the partition is once a submission is committed.
+struct Reached {
+    /// Number of the group.
+    number: u64,
     positions: Vec<Position>,
     clock: u64,
     timer_generation: u64,
-    watermark: Option<Watermark>,
 }
 
 /// A checkpoint under way.
@@ -163,9 +190,15 @@ enum Happened {
 }
 
 impl<'a> Term<'a> {
-    pub fn new(lane: &'a mut Lane, tenure: Tenure, group_events_max: u64) -> Term<'a> {
+    /// A term whose groups begin small if the server found the last one too large.
+    pub fn new(
+        lane: &'a mut Lane,
+        tenure: Tenure,
+        group_events_max: u64,
+        untakeable: Option<Untakeable>,
+    ) -> Term<'a> {
         let (context, partition) = (lane.context.clone(), lane.partition);
-        let workspace = Workspace::new(&tenure, group_events_max);
+        let workspace = Workspace::new(&tenure, group_events_max, untakeable);
         lane.ask(&tenure.positions);
         let now = Instant::now();
         context
@@ -188,6 +221,7 @@ impl<'a> Term<'a> {
             load_first: false,
             shed: false,
             retry_at: None,
+            held_up_since: None,
             committed: 1,
             checkpointed: 0,
             dirty_since: (!tenure.dirty.is_empty()).then_some(now),
@@ -200,8 +234,15 @@ impl<'a> Term<'a> {
         }
     }
 
-    /// Works until the term ends.
-    pub async fn run(mut self) -> End {
+    /// Works until the term ends. Also returns what is still on an execution
+    /// thread: nothing else of the partition should be given to one before that is back.
+    pub async fn run(mut self) -> (End, Option<BoxFuture<'static, ()>>) {
+        let end = self.work().await;
+        let left = self.running.take();
+        (end, left.map(|running| running.result.map(drop).boxed()))
+    }
+
+    async fn work(&mut self) -> End {
         loop {
             let draining = *self.lane.drain.borrow();
             if let Err(end) = self.advance(draining).await {
@@ -257,10 +298,12 @@ impl<'a> Term<'a> {
             .dirty_since
             .filter(|_| self.flushing.is_none())
             .map(|since| since + CHECKPOINT_AFTER);
+        let sign_of_life = self.held_up_since.map(|since| since + SIGN_OF_LIFE_AFTER);
         [
             self.retry_at.filter(|_| self.workspace.is_some()),
             long_run,
             checkpoint,
+            sign_of_life,
         ]
         .into_iter()
         .flatten()
@@ -282,6 +325,17 @@ impl<'a> Term<'a> {
         }
         self.ask_again_if_shed();
         self.start_checkpoint(now);
+        self.held_up_since =
+            match self.flight.is_none() && (self.running.is_some() || self.retry_at.is_some()) {
+                true => self.held_up_since.or(Some(now)),
+                false => None,
+            };
+        if self
+            .held_up_since
+            .is_some_and(|since| now >= since + SIGN_OF_LIFE_AFTER)
+        {
+            self.say_alive().await;
+        }
         if now >= self.idle_look_at {
             self.idle_look_at = now + IDLE_LOOK;
             self.move_if_idle(now).await;
@@ -466,12 +520,31 @@ impl<'a> Term<'a> {
         let Some(workspace) = self.workspace.as_mut() else {
             return;
         };
-        let group = std::mem::take(&mut workspace.group);
-        let number = workspace.number;
-        workspace.number += 1;
+        let (group, number) = workspace.take_group();
+        let reached = Reached {
+            number,
+            positions: workspace.positions.clone(),
+            clock: workspace.clock,
+            timer_generation: workspace.timer_generation,
+        };
+        self.send(kind, group, reached).await;
+    }
+
+    /// Commits that nothing has changed, so that a standby does not take this
+    /// owner, which works on one event or waits to try it again, for gone.
+    async fn say_alive(&mut self) {
+        let reached = Reached {
+            number: self.committed,
+            positions: self.tenure.positions.clone(),
+            clock: self.tenure.clock,
+            timer_generation: self.tenure.timer_generation,
+        };
+        self.send(Kind::Idle, Group::default(), reached).await;
+    }
+
+    async fn send(&mut self, kind: Kind, group: Group, reached: Reached) {
         let (events, dead_letters) = (group.events, group.dead_letters);
         let (messages, keys) = group.finish(&self.context.names, self.partition);
-        let positions = workspace.positions.clone();
         let mut record = Record {
             format: FORMAT,
             kind,
@@ -481,12 +554,12 @@ impl<'a> Term<'a> {
                 .context
                 .source_names()
                 .map(String::from)
-                .zip(positions.iter().copied())
+                .zip(reached.positions.iter().copied())
                 .collect(),
             starts: self.tenure.starts.clone(),
             watermark: self.tenure.watermark,
-            clock: workspace.clock,
-            timer_generation: workspace.timer_generation,
+            clock: reached.clock,
+            timer_generation: reached.timer_generation,
             partitions: self.context.manifest.partitions,
             digest: self.context.digest.clone(),
             manifest_revision: 0,
@@ -505,14 +578,11 @@ impl<'a> Term<'a> {
         self.flight = Some(Flight {
             since: Instant::now(),
             reply: receiver,
-            number,
+            reached,
             nonce: record.nonce,
             events,
             dead_letters,
             keys: std::mem::take(&mut record.keys),
-            positions,
-            clock: record.clock,
-            timer_generation: record.timer_generation,
             watermark: record.watermark,
         });
         self.context
@@ -533,13 +603,23 @@ impl<'a> Term<'a> {
             Ok(Settlement::Lost(reason)) => {
                 return Err(End::Restart(format!("a commit's outcome is unknown: {reason}")));
             }
-            Ok(Settlement::TooLarge(reason)) => return Err(End::TooLarge(reason)),
-            Ok(Settlement::Refused(reason)) => {
+            Ok(Settlement::TooLarge(reason)) => return Err(self.too_large(&flight, reason)),
+            Ok(Settlement::Busy(reason)) if flight.events > 1 => {
+                let events = flight.events;
+                return Err(End::TooLarge {
+                    reason,
+                    events,
+                    event: None,
+                });
+            }
+            Ok(Settlement::Busy(reason)) => {
                 return Err(End::Stopped(format!(
-                    "ledger {} takes no commit: {reason}; free space, unseal it or restore its settings (see `weir check`), \
-                     and the partition goes on by itself",
+                    "ledger {} takes no commit: {reason}; it is tried again until it does",
                     self.context.names.ledger
                 )));
+            }
+            Ok(Settlement::Refused(reason)) => {
+                return Err(End::Stopped(takes_nothing(&self.context.names.ledger, &reason)));
             }
             Err(_) => return Err(End::Restart("the committer ended".into())),
         };
@@ -551,13 +631,16 @@ impl<'a> Term<'a> {
             record: sequence,
             nonce: flight.nonce,
         };
-        self.tenure.positions = flight.positions;
-        self.tenure.clock = flight.clock;
-        self.tenure.timer_generation = flight.timer_generation;
-        self.committed = flight.number;
+        self.tenure.positions = flight.reached.positions;
+        self.tenure.clock = flight.reached.clock;
+        self.tenure.timer_generation = flight.reached.timer_generation;
+        self.committed = flight.reached.number;
         self.records_since_checkpoint += 1;
         self.records_since_purge += 1;
         self.moved_at = Instant::now();
+        if let Some(workspace) = self.workspace.as_mut() {
+            workspace.group_events_max = GROUP_EVENTS_MAX.min(workspace.group_events_max * 2);
+        }
         self.purge(flight.watermark);
 
         let context = &self.context;
@@ -580,20 +663,51 @@ impl<'a> Term<'a> {
         Ok(())
     }
 
-    /// Removes records below the watermark of a record that is settled, which
-    /// is never the last one (rule 2).
+    /// A group that the server will not take at any time. Of one event, that event
+    /// is to blame, and must not stop the partition for good.
+    fn too_large(&self, flight: &Flight, reason: String) -> End {
+        let moved = flight.reached.positions.iter().zip(&self.tenure.positions);
+        let event = moved
+            .enumerate()
+            .find(|(_, (reached, before))| reached.sequence > before.sequence)
+            .filter(|_| flight.events == 1 && flight.dead_letters == 0)
+            .map(|(source, (reached, _))| Untakeable {
+                source,
+                offset: reached.sequence,
+                reason: reason.clone(),
+            });
+        End::TooLarge {
+            reason,
+            events: flight.events,
+            event,
+        }
+    }
+
+    /// Removes what is of no use any more: records below the watermark of a
+    /// record that is settled, which is never the last one (rule 2), and fired
+    /// timers and redriven events up to the position that it settled.
     fn purge(&mut self, settled: Option<Watermark>) {
         let Some(watermark) = settled else { return };
         if self.records_since_purge < PURGE_RECORDS {
             return;
         }
         self.records_since_purge = 0;
-        let (log, ledger) = (self.context.log.clone(), self.context.names.ledger.clone());
-        let subject = self.context.names.record(self.partition);
+        let (log, names, partition) = (
+            self.context.log.clone(),
+            self.context.names.clone(),
+            self.partition,
+        );
+        let internal = self.tenure.positions.last().map_or(0, |p| p.sequence);
         tokio::spawn(async move {
-            // Records left over cost room, nothing else; the next purge takes them along.
-            if let Err(error) = log.purge(&ledger, &subject, watermark.record).await {
-                warn!(subject, %error, "old commit records could not be purged");
+            for (subject, below) in [
+                (names.record(partition), watermark.record),
+                (names.fired(partition), internal + 1),
+                (names.redriven(partition), internal + 1),
+            ] {
+                // What is left over costs room, nothing else; the next purge takes it along.
+                if let Err(error) = log.purge(&names.ledger, &subject, below).await {
+                    warn!(subject, %error, "what is of no use any more could not be purged");
+                }
             }
         });
     }
@@ -601,16 +715,19 @@ impl<'a> Term<'a> {
     // ---- checkpoint ---------------------------------------------------------
 
     fn start_checkpoint(&mut self, now: Instant) {
-        let due = self
+        let changes_due = self
             .dirty_since
             .is_some_and(|since| now >= since + CHECKPOINT_AFTER)
             || self.tenure.dirty.bytes() >= CHECKPOINT_BYTES.min(self.context.budget.cells / 2)
-            || self.records_since_checkpoint >= CHECKPOINT_RECORDS
             || self
                 .workspace
                 .as_ref()
                 .is_some_and(|w| w.cells.bytes() > self.context.budget.cells);
-        if self.flushing.is_some() || self.tenure.dirty.is_empty() || !due {
+        // Records without any change are replayed, too, and purged only once they
+        // are below a watermark.
+        let due = (changes_due && !self.tenure.dirty.is_empty())
+            || self.records_since_checkpoint >= CHECKPOINT_RECORDS;
+        if self.flushing.is_some() || !due {
             return;
         }
         let dirty = Arc::new(std::mem::take(&mut self.tenure.dirty));
@@ -720,7 +837,8 @@ impl<'a> Term<'a> {
     }
 }
 
-/// Loads `missing` keys and puts what is not in the bucket yet over them.
+/// Loads `missing` keys and puts what is not in the bucket yet over them. Stops
+/// where the memory for cells is used up: the rest is loaded when it is needed.
 async fn fill(
     context: &HandlerContext,
     partition: u32,
@@ -729,16 +847,21 @@ async fn fill(
     overlays: HashMap<Arc<str>, (Vec<DirtyKey>, u64)>,
     at_least: u64,
 ) -> Result<(), End> {
-    let loaded = load::load(&*context.log, &context.names, partition, &missing, at_least)
-        .await
-        .map_err(|error| End::Restart(format!("state could not be loaded: {error}")))?;
-    for (key, mut state) in loaded {
-        let mut written = 0;
-        if let Some((changes, number)) = overlays.get(&key) {
-            changes.iter().for_each(|dirty| load::overlay(&mut state, dirty));
-            written = *number;
+    for some in missing.chunks(LOAD_KEYS_AT_ONCE) {
+        let loaded = load::load(&*context.log, &context.names, partition, some, at_least)
+            .await
+            .map_err(|error| End::Restart(format!("state could not be loaded: {error}")))?;
+        for (key, mut state) in loaded {
+            let mut written = 0;
+            if let Some((changes, number)) = overlays.get(&key) {
+                changes.iter().for_each(|dirty| load::overlay(&mut state, dirty));
+                written = *number;
+            }
+            workspace.cells.insert(key, state, written);
         }
-        workspace.cells.insert(key, state, written);
+        if workspace.cells.bytes() > context.budget.cells {
+            break;
+        }
     }
     Ok(())
 }

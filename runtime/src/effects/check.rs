@@ -10,7 +10,8 @@
 //! a commit record carries anyway, because an event is never split over records.
 
 use crate::model::limits::{
-    BATCH_HEADER_BYTES, CELLS_PER_KEY_MAX, EFFECT_MESSAGES_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX,
+    BATCH_HEADER_BYTES, CELLS_PER_KEY_MAX, EFFECT_MESSAGES_MAX, EMIT_OVERHEAD_BYTES, KEY_BYTES_MAX,
+    NAME_BYTES_MAX, TIMER_OVERHEAD_BYTES,
 };
 use crate::model::pattern::matches_any;
 
@@ -18,8 +19,8 @@ use crate::model::pattern::matches_any;
 pub const SUBJECT_BYTES_MAX: usize = 255;
 
 /// Bytes of the headers of one message as they are sent. The server takes 64 KiB
-/// in a batch, and those that the batch adds are among them.
-pub const HEADERS_BYTES_MAX: usize = 64 * 1024 - BATCH_HEADER_BYTES;
+/// in a batch, and those that the batch and Weir add are among them.
+pub const HEADERS_BYTES_MAX: usize = 64 * 1024 - EMIT_OVERHEAD_BYTES;
 
 /// Live timers of one key. They are all written into each commit record that
 /// changes one of them.
@@ -201,10 +202,10 @@ pub fn name(what: &'static str, name: &str) -> Result<(), Violation> {
     Ok(())
 }
 
-/// One message of a batch fits `max_payload`, with what the batch adds to it.
+/// One event of a batch fits `max_payload`, with all that is added to it.
 pub fn message(subject: &str, header_bytes: usize, data: usize, max_payload: usize) -> Result<(), Violation> {
     let bytes = header_bytes.saturating_add(data);
-    let max = max_payload.saturating_sub(BATCH_HEADER_BYTES);
+    let max = max_payload.saturating_sub(EMIT_OVERHEAD_BYTES);
     if bytes > max {
         return Err(Violation::Message {
             subject: subject.into(),
@@ -217,7 +218,7 @@ pub fn message(subject: &str, header_bytes: usize, data: usize, max_payload: usi
 
 /// The value of a cell or of a timer (`what`) fits a message of its own.
 pub fn value(what: &'static str, name: &str, bytes: usize, max_payload: usize) -> Result<(), Violation> {
-    let max = max_payload.saturating_sub(BATCH_HEADER_BYTES);
+    let max = max_payload.saturating_sub(TIMER_OVERHEAD_BYTES);
     if bytes > max {
         return Err(Violation::Value {
             what,
@@ -385,12 +386,12 @@ mod tests {
 
     #[test]
     fn sizes_at_their_edges() {
-        let max = 1_000;
-        assert_eq!(message("s", 100, max - BATCH_HEADER_BYTES - 100, max), Ok(()));
-        assert!(message("s", 100, max - BATCH_HEADER_BYTES - 99, max).is_err());
+        let max = 10_000;
+        assert_eq!(message("s", 100, max - EMIT_OVERHEAD_BYTES - 100, max), Ok(()));
+        assert!(message("s", 100, max - EMIT_OVERHEAD_BYTES - 99, max).is_err());
         assert!(message("s", usize::MAX, 1, max).is_err());
-        assert_eq!(value("cell", "c", max - BATCH_HEADER_BYTES, max), Ok(()));
-        assert!(value("cell", "c", max - BATCH_HEADER_BYTES + 1, max).is_err());
+        assert_eq!(value("cell", "c", max - TIMER_OVERHEAD_BYTES, max), Ok(()));
+        assert!(value("cell", "c", max - TIMER_OVERHEAD_BYTES + 1, max).is_err());
         assert_eq!(name("cell", &"n".repeat(NAME_BYTES_MAX)), Ok(()));
         assert!(name("timer", &"ü".repeat(NAME_BYTES_MAX)).is_err());
         assert_eq!(cells("c", CELLS_PER_KEY_MAX), Ok(()));

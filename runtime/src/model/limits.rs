@@ -23,4 +23,13 @@ pub const NAME_BYTES_MAX: usize = 128;
 /// counted in every size check (PROTOCOL rule 13).
 pub const BATCH_HEADER_BYTES: usize = 256;
 
+/// Bytes that an emitted event takes beside its own headers and payload: those of
+/// the batch, the frame of the headers, and the one that names its cause, which
+/// holds a stream's name of 255 bytes and a sequence.
+pub const EMIT_OVERHEAD_BYTES: usize = BATCH_HEADER_BYTES + 384;
+
+/// Bytes that a timer takes beside its payload: those of the batch, its schedule,
+/// and two subjects that hold a key and a name, three bytes for each of theirs.
+pub const TIMER_OVERHEAD_BYTES: usize = 2 * (3 * (KEY_BYTES_MAX + NAME_BYTES_MAX) + 512) + BATCH_HEADER_BYTES;
+
 const _: () = assert!(EFFECT_MESSAGES_MAX + 50 < BATCH_MESSAGES_MAX);

@@ -21,7 +21,7 @@ use crate::model::position::Position;
 use crate::model::subjects::HandlerNames;
 
 /// The partition whose first record says where all begin.
-const DECIDES: u32 = 0;
+pub const DECIDES: u32 = 0;
 
 /// How often that record is looked for, and how long a takeover waits for it
 /// before it says so and tries again.

@@ -13,6 +13,10 @@ use crate::log::{self, Log};
 use crate::model::key::partition;
 use crate::model::subjects::{HandlerNames, bucket_stream};
 
+/// Tries to read bucket and records while no checkpoint comes in between; there
+/// is one in a second at most, and a try takes milliseconds.
+const TRIES_MAX: u32 = 10;
+
 /// Keys listed per request to the bucket.
 const PAGE: usize = 2_000;
 
@@ -44,24 +48,33 @@ pub async fn get(
     let partitions = last_records(log, names).await?[0].1.partitions;
     let partition = partition(key, partitions);
     let key: Arc<str> = key.into();
-    // The base is read before the records after it are: a checkpoint in between
-    // only makes the base newer than it has to be.
     let subject = names.record(partition);
-    let Some(stored) = log.last(&names.ledger, &subject).await? else {
-        return Ok(BTreeMap::new());
-    };
-    let record = Record::decode(&stored)?;
-    let at_least = record.watermark.map_or(0, |w| w.bucket);
-    let (_, mut state) = load::load(log, names, partition, std::slice::from_ref(&key), at_least)
-        .await?
-        .remove(0);
-    if !checkpoint {
-        let after = record.watermark.map_or(0, |w| w.record);
-        let dirty = replay::deltas(log, &names.ledger, &subject, after, stored.sequence).await?;
-        if let Some((_, changed)) = dirty.iter().find(|(k, _)| **k == key) {
-            load::overlay(&mut state, changed);
+    let mut tries = 0;
+    let state = loop {
+        let Some((sequence, record)) = last_record(log, names, &subject).await? else {
+            return Ok(BTreeMap::new());
+        };
+        let at_least = record.watermark.map_or(0, |w| w.bucket);
+        let (_, mut state) = load::load(log, names, partition, std::slice::from_ref(&key), at_least)
+            .await?
+            .remove(0);
+        if checkpoint {
+            break state;
         }
-    }
+        let after = record.watermark.map_or(0, |w| w.record);
+        let dirty = replay::deltas(log, &names.ledger, &subject, after, sequence).await;
+        // A checkpoint meanwhile makes the base newer than the records over it, and a
+        // purge takes records away: only what was read on one watermark fits together.
+        let now = last_record(log, names, &subject).await?;
+        let same = now.is_some_and(|(_, now)| now.watermark == record.watermark);
+        tries += 1;
+        if same || tries == TRIES_MAX {
+            if let Some((_, changed)) = dirty?.iter().find(|(k, _)| **k == key) {
+                load::overlay(&mut state, changed);
+            }
+            break state;
+        }
+    };
     Ok(state
         .cells
         .into_iter()
@@ -115,6 +128,18 @@ pub async fn keys(
         }
     }
     Ok(cells.into_iter().map(|(key, _)| key).collect())
+}
+
+/// The partition's last record, from the leader.
+async fn last_record(
+    log: &dyn Log,
+    names: &HandlerNames,
+    subject: &str,
+) -> Result<Option<(u64, Record)>, Error> {
+    let Some(stored) = log.last(&names.ledger, subject).await? else {
+        return Ok(None);
+    };
+    Ok(Some((stored.sequence, Record::decode(&stored)?)))
 }
 
 /// Last record of each partition that has one: sequence, record, subject.

@@ -175,3 +175,85 @@ async fn a_partition_that_waits_does_not_hold_up_the_others() {
     let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
     world.emitted("out.slow", &numbers).await;
 }
+
+/// The server takes no commit with a certain message, at no group size: the event
+/// that caused it becomes a dead letter, those around it are committed.
+#[tokio::test]
+async fn an_event_that_cannot_be_committed_does_not_stop_its_partition() {
+    let world = World::new().await;
+    let link = Link::new(&world.log);
+    link.rule(|sent| match sent.subjects.iter().any(|s| s == "out.huge") {
+        true => Fate::Fail(AppendError::TooLarge("as ordered".into())),
+        false => Fate::Pass,
+    });
+    for program in [
+        "add n 1\nshow n out.n",
+        "add n 10\nemit out.huge x",
+        "add n 1\nshow n out.n",
+    ] {
+        world.tell("k", program).await;
+    }
+    let _host = HostOptions::named("a")
+        .on(&link)
+        .start(&world, &[probe(1, "")])
+        .await;
+    world.emitted("out.n", &["1", "2"]).await;
+    let names = world.names("probe");
+    let letters = DeadLetters::new(&world.log, &names)
+        .list()
+        .await
+        .expect("dead letters");
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    let letter = &letters[0].letter;
+    assert_eq!((&*letter.id, &*letter.kind), ("EVENTS:2", "violation"));
+    assert!(letter.reason.contains("as ordered"), "{}", letter.reason);
+}
+
+/// Rule 1. A server that is busy with every batch of more than a few messages takes
+/// smaller ones than we think: it does not say which of the two it is.
+#[tokio::test]
+async fn groups_shrink_until_a_server_with_smaller_batches_takes_them() {
+    const EVENTS: usize = 40;
+    const TAKES: usize = 12;
+    let world = World::new().await;
+    let link = Link::new(&world.log);
+    link.rule(
+        |sent| match sent.kind == Kind::Commit && sent.subjects.len() > TAKES {
+            true => Fate::Fail(AppendError::Busy {
+                code: 10176,
+                description: "as ordered".into(),
+            }),
+            false => Fate::Pass,
+        },
+    );
+    for _ in 0..EVENTS {
+        world.tell("k", "add n 1\nshow n out.n").await;
+    }
+    let _host = HostOptions::named("a")
+        .on(&link)
+        .start(&world, &[probe(1, "")])
+        .await;
+    let numbers: Vec<String> = (1..=EVENTS).map(|n| n.to_string()).collect();
+    let numbers: Vec<&str> = numbers.iter().map(String::as_str).collect();
+    world.emitted("out.n", &numbers).await;
+}
+
+/// An owner that waits to try an event again is not taken for gone: a standby would
+/// begin with its first attempt, and the event never become a dead letter.
+#[tokio::test]
+async fn an_owner_that_waits_keeps_its_partition() {
+    let world = World::new().await;
+    let retry = "[retry]\nattempts = 2\nbackoff_ms = [9000]\n";
+    let owner = world.host("a", &[probe(1, retry)]).await;
+    let standby = world.host("b", &[probe(1, retry)]).await;
+    // `b` took over at its start. `a` learns that when it has something to commit, and
+    // stands by with a patience that is shorter than the backoff.
+    let failing = world.tell("k", "retry not yet").await;
+    standby.partition_is("probe", 0, "retrying").await;
+    owner.partition_is("probe", 0, "standby").await;
+    world.handled("k", 1, failing).await;
+    let records = world.records("probe", 0).await;
+    let hosts: Vec<&str> = records.iter().map(|(_, record)| &*record.host).collect();
+    assert_eq!(hosts.first(), Some(&"a"), "{hosts:?}");
+    assert_eq!(hosts.iter().filter(|host| **host == "a").count(), 1, "{hosts:?}");
+}

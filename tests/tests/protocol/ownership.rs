@@ -39,6 +39,39 @@ async fn stops(world: &World, part: &str) {
     );
 }
 
+/// Rule 11, as far as it goes without deployments. More partitions would send
+/// keys to owners that know nothing of them and begin at the first event.
+#[tokio::test]
+async fn neither_partitions_nor_key_change_in_place() {
+    let world = World::new().await;
+    let host = world.host("a", &[probe(2, "")]).await;
+    for key in ["k1", "k2", "k3", "k4"] {
+        let event = world.tell(key, COUNT).await;
+        world.handled(key, 2, event).await;
+    }
+    host.drain().await;
+    let host = world.host("b", &[probe(4, "")]).await;
+    for partition in 0..4 {
+        host.stopped("probe", partition, "set `partitions` back").await;
+    }
+    host.drain().await;
+    let by_header = "[key]\nheader = \"K\"\n";
+    let manifest = format!(
+        "partitions = 2\n[[source]]\nstream = \"{SOURCE}\"\nsubjects = [\"events.>\"]\n{by_header}\
+         [emit]\nsubjects = [\"out.>\"]\n"
+    );
+    let other_key = handler("probe", weir_tests::plugins::PROBE, &manifest);
+    let host = world.host("c", &[other_key]).await;
+    host.stopped("probe", 0, "set `[key]` back").await;
+    host.drain().await;
+
+    let host = world.host("d", &[probe(2, "")]).await;
+    let event = world.tell("k1", COUNT).await;
+    world.handled("k1", 2, event).await;
+    assert_eq!(world.texts("out.n").await.len(), 5, "each event once");
+    host.drain().await;
+}
+
 /// Rule 2. Without a record, an expectation of 0 lets anybody in: it is only a
 /// fresh start where the bucket knows nothing of the partition either.
 #[tokio::test]
@@ -144,6 +177,51 @@ async fn a_checkpoint_of_a_replaced_owner_is_refused() {
     let _host = world.host("c", &[probe(1, "")]).await;
     world.tell("k", "show c out.c").await;
     world.emitted("out.c", &["old", "<none>"]).await;
+}
+
+/// Rule 9, the other way round: the bucket is older than the ledger says (a lost
+/// tail, a backup that was restored). What the records still hold is replayed; the
+/// cells do not go back in time.
+#[tokio::test]
+async fn a_bucket_that_went_back_in_time_is_replayed() {
+    let world = World::new().await;
+    let host = tiny("a").start(&world, &[probe(1, "")]).await;
+    world.tell("k", "set c old").await;
+    world.checkpoint("k", 1).await;
+    let backup = world.log.backup(&bucket_stream(LEDGER)).expect("a bucket");
+    world.tell("k", "set c new").await;
+    world.checkpoint("k", 1).await;
+    host.drain().await;
+    world.log.restore(backup);
+
+    let host = world.host("b", &[probe(1, "")]).await;
+    world.tell("k", "show c out.c").await;
+    world.emitted("out.c", &["new"]).await;
+    host.drain().await;
+    let cell = &world.cells("probe", "k").await["c"];
+    assert_eq!(&cell[..], b"new");
+}
+
+/// A handler without state changes nothing that would have to be checkpointed: its
+/// records get below a watermark all the same, and are purged.
+#[tokio::test]
+async fn records_without_changes_are_purged_too() {
+    /// Groups until a checkpoint is due for their number, and some.
+    const GROUPS: u64 = 4_200;
+    let world = World::new().await;
+    let host = world.host("a", &[probe(1, "")]).await;
+    for _ in 0..GROUPS {
+        let event = world.tell("k", "emit out.k on").await;
+        while world.position("probe", 0).await < event {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(host.sent(Kind::Commit).len() as u64 >= GROUPS, "a group each");
+    eventually("old records are gone", async || {
+        world.tell("k", "emit out.k on").await;
+        (world.records("probe", 0).await.len() as u64) < GROUPS / 2
+    })
+    .await;
 }
 
 /// Rule 2. Records below the watermark are purged, and never the last one: an

@@ -28,7 +28,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch};
 
-pub use connect::{ConnectError, ConnectOptions, Tls, check_server_version, connect};
+pub use connect::{ConnectError, ConnectOptions, Tls, check_server_version, connect, without_credentials};
 
 use super::{
     Append, AppendError, Appended, Error, Log, Reader, Snapshot, Start, Stored, StreamSettings, StreamState,

@@ -57,6 +57,10 @@ impl Default for MemoryLog {
     }
 }
 
+/// A copy of one stream.
+#[derive(Debug, Clone)]
+pub struct Backup(Store);
+
 impl MemoryLog {
     /// An empty log, its clock at the beginning of 2026.
     pub fn new() -> Self {
@@ -106,6 +110,19 @@ impl MemoryLog {
         if let Some(store) = self.lock().streams.get_mut(stream) {
             store.lose_tail(sequence);
         }
+        self.shared.changed.notify_waiters();
+    }
+
+    /// A copy of a stream as it is now, for [`MemoryLog::restore`]. `None`: there is none.
+    pub fn backup(&self, stream: &str) -> Option<Backup> {
+        self.lock().streams.get(stream).cloned().map(Backup)
+    }
+
+    /// Replaces a stream by an earlier copy of it, as an operator does with a
+    /// backup, or a machine whose disk lost what came later.
+    pub fn restore(&self, backup: Backup) {
+        let Backup(store) = backup;
+        self.lock().streams.insert(store.name().to_owned(), store);
         self.shared.changed.notify_waiters();
     }
 

@@ -11,6 +11,7 @@ const NANOS_PER_S: u64 = 1_000_000_000;
 /// Headers that a message brings along for the server, which a fired schedule does not keep.
 const SCHEDULE_HEADERS: [&str; 3] = ["Nats-Schedule", "Nats-Schedule-Target", "Nats-TTL"];
 
+#[derive(Debug, Clone)]
 pub(super) struct Store {
     name: String,
     created: u64,
@@ -21,6 +22,7 @@ pub(super) struct Store {
     subjects: HashMap<Box<str>, Vec<u64>>,
 }
 
+#[derive(Debug, Clone)]
 struct Kept {
     stored: Stored,
     /// Unix nanoseconds.
@@ -29,6 +31,10 @@ struct Kept {
 }
 
 impl Store {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn new(name: &str, settings: &StreamSettings, now: u64) -> Store {
         Store {
             name: name.into(),
