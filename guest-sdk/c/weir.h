@@ -44,6 +44,9 @@ extern "C" {
 /* The bytes of a C string, without its NUL; of NULL, none. Does not copy. */
 weir_bytes weir_text(const char *text);
 
+/* Bytes from anywhere, such as a struct. Does not copy. */
+weir_bytes weir_slice(const void *data, size_t len);
+
 bool weir_equal(weir_bytes a, weir_bytes b);
 
 /* Whether the bytes are those of a C string. */

@@ -9,12 +9,19 @@
 # CFLAGS     added to ours
 # STACK      bytes of stack (64 KiB); a handler that recurses deeply or has large arrays in functions needs more
 #
+# TESTS      tests/*.c, unless set: native programs, each linked with the handler and testing/weir_testing.c
+# HOST_CC    the compiler of those (cc)
+#
 # make        the component
+# make test   builds and runs the tests, with the address and undefined-behaviour sanitizers
 # make clean
 
 WEIR_CC ?= $(firstword $(foreach cc,clang-19 clang,$(shell command -v $(cc) 2>/dev/null)) clang)
 SOURCES ?= $(wildcard *.c)
 STACK ?= 65536
+TESTS ?= $(wildcard tests/*.c)
+HOST_CC ?= cc
+SANITIZERS ?= -fsanitize=address,undefined -fno-sanitize-recover=all
 
 WEIR_SOURCES := $(wildcard $(WEIR_C_SDK)/src/*.c) $(WEIR_C_SDK)/generated/handler.c
 WEIR_OBJECTS := $(WEIR_C_SDK)/generated/handler_component_type.o
@@ -26,7 +33,7 @@ WEIR_CFLAGS := --target=wasm32-wasi -mexec-model=reactor -mbulk-memory -O2 -Wall
 WEIR_LDFLAGS = -Wl,--stack-first -Wl,-z,stack-size=$(STACK) -Wl,--strip-debug
 
 .DELETE_ON_ERROR:
-.PHONY: all clean
+.PHONY: all test clean
 
 all: $(NAME).wasm
 
@@ -34,6 +41,17 @@ all: $(NAME).wasm
 $(NAME).wasm: $(SOURCES) $(WEIR_SOURCES) $(WEIR_OBJECTS) $(WEIR_HEADERS) $(WEIR_C_SDK)/weir.mk $(firstword $(MAKEFILE_LIST))
 	$(WEIR_CC) $(WEIR_CFLAGS) $(CFLAGS) $(WEIR_LDFLAGS) -o $@.new $(SOURCES) $(WEIR_SOURCES) $(WEIR_OBJECTS)
 	mv $@.new $@
+
+# The generated code has attributes that only Wasm compilers know, hence -w for it.
+WEIR_TEST_CFLAGS := -std=gnu17 -g -O1 $(SANITIZERS) -I$(WEIR_C_SDK)
+test:
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(HOST_CC) $(WEIR_TEST_CFLAGS) -w -c -o $$folder/generated.o $(WEIR_C_SDK)/generated/handler.c && \
+	for test in $(TESTS); do \
+	  $(HOST_CC) $(WEIR_TEST_CFLAGS) -Wall -Wextra -Werror $(CFLAGS) -o $$folder/test $$test $(SOURCES) \
+	    $(wildcard $(WEIR_C_SDK)/src/*.c) $(WEIR_C_SDK)/testing/weir_testing.c $$folder/generated.o -lm && \
+	  $$folder/test && echo "$$test: passed" || exit 1; \
+	done
 
 clean:
 	rm -f $(NAME).wasm $(NAME).wasm.new

@@ -227,9 +227,9 @@ static size_t length_argument(reader *reader) {
 static size_t digits(reader *reader) {
   size_t number = 0;
   for (; reader->format[reader->at] >= '0' && reader->format[reader->at] <= '9'; reader->at++) {
-    number = 10 * number + (size_t)(reader->format[reader->at] - '0');
-    if (number > WIDTH_MAX) wrong(reader, " is wider than 64");
+    if (number <= WIDTH_MAX) number = 10 * number + (size_t)(reader->format[reader->at] - '0');
   }
+  if (number > WIDTH_MAX) wrong(reader, " is wider than 64");
   return number;
 }
 

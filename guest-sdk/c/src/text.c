@@ -8,6 +8,10 @@ weir_bytes weir_text(const char *text) {
   return (weir_bytes){text, text == NULL ? 0 : strlen(text)};
 }
 
+weir_bytes weir_slice(const void *data, size_t len) {
+  return (weir_bytes){data, len};
+}
+
 bool weir_equal(weir_bytes a, weir_bytes b) {
   return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
