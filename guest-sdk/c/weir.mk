@@ -37,10 +37,13 @@ WEIR_LDFLAGS = -Wl,--stack-first -Wl,-z,stack-size=$(STACK) -Wl,--strip-debug
 
 all: $(NAME).wasm
 
-# By rename: a host that watches the folder sees a whole file or none.
+# By rename: a host that watches the folder sees a whole file or none. In a folder
+# of its own and not under another name, because the linker writes that name into the file, and backtraces show it.
 $(NAME).wasm: $(SOURCES) $(WEIR_SOURCES) $(WEIR_OBJECTS) $(WEIR_HEADERS) $(WEIR_C_SDK)/weir.mk $(firstword $(MAKEFILE_LIST))
-	$(WEIR_CC) $(WEIR_CFLAGS) $(CFLAGS) $(WEIR_LDFLAGS) -o $@.new $(SOURCES) $(WEIR_SOURCES) $(WEIR_OBJECTS)
-	mv $@.new $@
+	mkdir -p .build
+	$(WEIR_CC) $(WEIR_CFLAGS) $(CFLAGS) $(WEIR_LDFLAGS) -o .build/$@ $(SOURCES) $(WEIR_SOURCES) $(WEIR_OBJECTS)
+	mv .build/$@ $@
+	rmdir .build
 
 # The generated code has attributes that only Wasm compilers know, hence -w for it.
 WEIR_TEST_CFLAGS := -std=gnu17 -g -O1 $(SANITIZERS) -I$(WEIR_C_SDK)
@@ -54,4 +57,4 @@ test:
 	done
 
 clean:
-	rm -f $(NAME).wasm $(NAME).wasm.new
+	rm -rf $(NAME).wasm .build

@@ -18,6 +18,9 @@
 
 /* Replaces the generated one, which is weak: memory for what the host hands over,
  * with a NUL after it, so that any text of it is a C string too. */
+#ifdef __wasm__
+__attribute__((export_name("cabi_realloc")))
+#endif
 void *cabi_realloc(void *pointer, size_t old_size, size_t align, size_t new_size);
 
 void *cabi_realloc(void *pointer, size_t old_size, size_t align, size_t new_size) {
