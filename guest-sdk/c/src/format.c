@@ -204,7 +204,9 @@ static weir_bytes text_argument(reader *reader, size_t length_max) {
   }
   if (arg->type != WEIR_ARG_TEXT) mismatch(reader, arg);
   const char *text = arg->value.text;
-  return (weir_bytes){text, text == NULL ? 0 : strnlen(text, length_max)};
+  size_t length = 0;
+  while (text != NULL && length < length_max && text[length] != '\0') length++;
+  return (weir_bytes){text, length};
 }
 
 /* Its magnitude and sign. */
