@@ -15,15 +15,15 @@
  *   weir_buffer   bytes that grow while they are put together.
  *   weir_handler_… and handler_…  the generated bindings below this. Not for handlers.
  *
- * Memory: all that the library hands out (the event, what cells hold, formatted
- * text) lives until weir_handle returns, and is freed then. Nothing of it may be kept in a
- * global variable, and none of it may be given to free(). weir_alloc gives memory of the same kind.
+ * Memory: all that the library hands out (the event, what cells hold, formatted text) lives
+ * until weir_handle returns, and is freed then. Nothing of it may be kept in a global
+ * variable, and none of it may be given to free(). weir_alloc gives memory of the same kind.
  *
- * Whatever weir_bytes the library hands out has a NUL after its last byte, and
- * data that is not NULL, but for "there is none", which is {NULL, 0}.
+ * Whatever weir_bytes the library hands out has a NUL after its last byte, and data that is
+ * not NULL, but for "there is none", which is {NULL, 0}.
  *
- * A host that refuses something (a subject outside [emit], a cell's name that is too long) ends the
- * invocation: such calls do not return, so there is no error to check. */
+ * A host that refuses something (a subject outside [emit], a cell's name that is too long)
+ * ends the invocation: such calls do not return, so there is no error to check. */
 #ifndef WEIR_H
 #define WEIR_H
 
@@ -52,8 +52,8 @@ bool weir_equal(weir_bytes a, weir_bytes b);
 /* Whether the bytes are those of a C string. */
 bool weir_is(weir_bytes bytes, const char *text);
 
-/* Memory until weir_handle returns: zeroed, aligned for anything. Never NULL: where the
- * limit of memory is reached, the invocation ends. */
+/* Memory until weir_handle returns: zeroed, aligned for anything. Never NULL: where the limit
+ * of memory is reached, the invocation ends. */
 void *weir_alloc(size_t size);
 
 /* ---- The handler --------------------------------------------------------- */
@@ -95,23 +95,24 @@ weir_result weir_handle(const weir_event *event);
 /* Commits all that this invocation did. */
 weir_result weir_ok(void);
 
-/* weir_result weir_retry(format, …): nothing of this invocation counts; call
- * again later, with the host's backoff, and dead-letter the event once the attempts are used up. */
+/* weir_result weir_retry(format, …): nothing of this invocation counts; call again later, with
+ * the host's backoff, and dead-letter the event once the attempts are used up. */
 #define weir_retry(...) weir_fail_args(WEIR_RETRY, WEIR_ARGS(__VA_ARGS__))
 
-/* weir_result weir_reject(format, …): nothing of this invocation counts; the event will never work, dead-letter it. */
+/* weir_result weir_reject(format, …): nothing of this invocation counts; the event will never
+ * work, dead-letter it. */
 #define weir_reject(...) weir_fail_args(WEIR_REJECT, WEIR_ARGS(__VA_ARGS__))
 
-/* noreturn weir_panic(format, …): for what must not happen. The text is the
- * failure's reason, with a backtrace; the host tries again as after a retry, in a new instance. */
+/* noreturn weir_panic(format, …): for what must not happen. The text is the failure's reason,
+ * with a backtrace; the host tries again as after a retry, in a new instance. */
 #define weir_panic(...) weir_panic_args(WEIR_ARGS(__VA_ARGS__))
 
 /* As libc's assert, which would need stdio; with a message in the dead letter. */
 #define weir_assert(condition) \
   ((condition) ? (void)0 : weir_panic("%s:%d: this does not hold: %s", __FILE__, __LINE__, #condition))
 
-/* The event's first header of that name, in any case. False where there is
- * none, and then *value is {NULL, 0}. */
+/* The event's first header of that name, in any case. False where there is none, and then
+ * *value is {NULL, 0}. */
 bool weir_event_header(const weir_event *event, const char *name, weir_bytes *value);
 
 /* Whether this event is the timer of that name. */
@@ -127,12 +128,12 @@ void weir_cell_delete(const char *cell);
 /* Several cells in one call to the host; values[i] is {NULL, 0} where there is none. */
 void weir_cell_get_many(const char *const *cells, size_t cells_len, weir_bytes *values);
 
-/* Names of the key's cells that begin with `prefix`, in byte order; *names is
- * an array of as many as returned. */
+/* Names of the key's cells that begin with `prefix`, in byte order; *names is an array of as
+ * many as returned. */
 size_t weir_cell_names(const char *prefix, weir_bytes **names);
 
-/* Cells that hold an integer in decimal, which `weir state get` shows and every
- * other language reads. One that holds something else is a panic. */
+/* Cells that hold an integer in decimal, which `weir state get` shows and every other language
+ * reads. One that holds something else is a panic. */
 int64_t weir_cell_integer(const char *cell, int64_t otherwise);
 void weir_cell_set_integer(const char *cell, int64_t value);
 /* Adds, counting from 0 where there is no cell, and returns the sum; a panic where it overflows. */
@@ -143,14 +144,15 @@ int64_t weir_cell_add(const char *cell, int64_t difference);
 
 /* ---- Events that the handler emits --------------------------------------- */
 
-/* Emits in the order of the calls, once the invocation is committed. `headers` may be NULL where there are none. */
+/* Emits in the order of the calls, once the invocation is committed. `headers` may be NULL
+ * where there are none. */
 void weir_emit(const char *subject, const weir_header *headers, size_t headers_len, weir_bytes data);
 
 /* void weir_emitf(subject, format, …): without headers, with formatted data. */
 #define weir_emitf(subject, ...) weir_emit((subject), NULL, 0, weir_format_args(WEIR_ARGS(__VA_ARGS__)))
 
-/* Any text as one token of a subject: bytes outside A-Z a-z 0-9 _ - become
- * %XX. Text of no length stays so, and no subject has an empty token. */
+/* Any text as one token of a subject: bytes outside A-Z a-z 0-9 _ - become %XX. Text of no
+ * length stays so, and no subject has an empty token. */
 const char *weir_subject_token(weir_bytes text);
 
 /* ---- Timers, of the event's key ------------------------------------------ */
@@ -160,8 +162,8 @@ const char *weir_subject_token(weir_bytes text);
 #define WEIR_HOUR (60 * WEIR_MINUTE)
 #define WEIR_DAY (24 * WEIR_HOUR)
 
-/* An event with this `timer` and this data comes at that time (Unix,
- * nanoseconds). A timer of that name is replaced. */
+/* An event with this `timer` and this data comes at that time (Unix, nanoseconds). A timer of
+ * that name is replaced. */
 void weir_timer_set(const char *name, uint64_t at, weir_bytes data);
 void weir_timer_cancel(const char *name);
 /* When it is due; false where it is not set. */
@@ -193,8 +195,8 @@ typedef enum weir_level { WEIR_TRACE, WEIR_DEBUG, WEIR_INFO, WEIR_WARN, WEIR_ERR
  *                   where it is no number or beyond 18 digits
  *     %c %%         a byte; a percent sign
  *
- * Each argument carries its type, so that one that does not fit its format, or is
- * missing or too much, is a panic that says so and not a read of something else.
+ * Each argument carries its type, so that one that does not fit its format, or is missing or
+ * too much, is a panic that says so and not a read of something else.
  *
  *     weir_bytes   weir_format(format, …)
  *     const char * weir_textf(format, …)   a C string: for names and subjects
@@ -203,7 +205,8 @@ typedef enum weir_level { WEIR_TRACE, WEIR_DEBUG, WEIR_INFO, WEIR_WARN, WEIR_ERR
 #define weir_textf(...) weir_textf_args(WEIR_ARGS(__VA_ARGS__))
 #define weir_putf(buffer, ...) weir_put_args((buffer), WEIR_ARGS(__VA_ARGS__))
 
-/* Grows by weir_put and weir_putf. Begins as {0}; its bytes are at `data`, NUL-terminated once something was put. */
+/* Grows by weir_put and weir_putf. Begins as {0}; its bytes are at `data`, NUL-terminated once
+ * something was put. */
 typedef struct weir_buffer {
   char *data;
   size_t len;
@@ -215,10 +218,10 @@ weir_bytes weir_buffer_bytes(const weir_buffer *buffer);
 
 /* ---- Reading JSON -------------------------------------------------------- */
 
-/* The text is read from its beginning in each call, which for a few fields of an
- * event is faster than building a tree. A pointer is one of RFC 6901: "/a/0/b"; "" is the whole text.
- * Where a name is there twice, the last one counts. All are false, and leave their
- * output alone, where the text as a whole is not JSON, or has no such value. Nesting is read up to WEIR_JSON_DEPTH_MAX. */
+/* Each call reads the whole text and builds nothing: made for a few fields of an event. A
+ * pointer is one of RFC 6901: "/a/0/b"; "" is the whole text. Where a name is there twice, the
+ * last one counts. All are false, and leave their output alone, where the text as a whole is
+ * not JSON, or has no such value. Nesting is read up to WEIR_JSON_DEPTH_MAX. */
 #define WEIR_JSON_DEPTH_MAX 128
 
 bool weir_json_valid(weir_bytes json);

@@ -1,6 +1,6 @@
-/* How weir_format and the like take arguments: each is boxed with its type, so
- * that the formatter can refuse what does not fit. C's own variable arguments have no
- * types, and a wrong one reads whatever is there.
+/* How weir_format and the like take arguments: each is boxed with its type, so that the
+ * formatter can refuse what does not fit. C's own variable arguments have no types, and a
+ * wrong one reads whatever is there.
  *
  * Included by weir.h. */
 #ifndef WEIR_ARGS_H
@@ -70,8 +70,8 @@ weir_arg weir_arg_double(double value);
       float: weir_arg_double,             \
       double: weir_arg_double)(x)
 
-/* All of them and their number: the two parameters of the …_args functions. The
- * format is the first, and there are up to 15 beside it. */
+/* All of them and their number: the two parameters of the …_args functions. The format is the
+ * first, and there are up to 15 beside it. */
 #define WEIR_ARGS(...)                                                        \
   (const weir_arg[]){WEIR_CAT(WEIR_MAP_, WEIR_COUNT(__VA_ARGS__))(__VA_ARGS__)}, \
       (size_t)WEIR_COUNT(__VA_ARGS__)

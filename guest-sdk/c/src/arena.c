@@ -6,16 +6,16 @@
  *   3. weir_arena_reset frees all blocks but the first, which is kept, so
  *      that most events allocate nothing, and an instance that has handled a million is as small as after one.
  *
- * What the host hands over comes from malloc (cabi_realloc, in handler.c). Such
- * blocks are adopted: kept in a list and freed at the same moment. */
+ * What the host hands over comes from malloc (cabi_realloc, in handler.c). Such blocks are
+ * adopted: kept in a list and freed at the same moment. */
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
 
-/* Bytes of a usual block. An event of a few hundred bytes needs a few thousand; it
- * and the stack are most of what an idle instance takes. */
+/* Bytes of a usual block. An event of a few hundred bytes needs a few thousand; it and the
+ * stack are most of what an idle instance takes. */
 #define BLOCK_BYTES 16384
 
 /* Adopted pointers that fit without a list of their own being made longer. */

@@ -75,8 +75,8 @@ static void put_unsigned(weir_buffer *buffer, uint64_t value, unsigned base, siz
   weir_put(buffer, (weir_bytes){digits + at, sizeof digits - at});
 }
 
-/* The part of a double that is below one, in units of 1/scale: exact, then
- * rounded to the nearest, of two as near to the even one, as printf does. */
+/* The part of a double that is below one, in units of 1/scale: exact, then rounded to the
+ * nearest, of two as near to the even one, as printf does. */
 static uint64_t scaled_fraction(double part, uint64_t scale, bool odd) {
   uint64_t bits;
   memcpy(&bits, &part, sizeof bits);
@@ -127,8 +127,8 @@ static char short_escape(unsigned char byte) {
   }
 }
 
-/* As serde_json and most others write it: short escapes where JSON has them,
- * everything else but control characters as it is. */
+/* As serde_json and most others write it: short escapes where JSON has them, everything else
+ * but control characters as it is. */
 static void put_json(weir_buffer *buffer, weir_bytes text) {
   static const char hex[] = "0123456789abcdef";
   if (text.data == NULL) {

@@ -12,12 +12,12 @@
 #include "generated/handler.h"
 #include "internal.h"
 
-/* How much of a message is logged before a trap: what fits beside others in the smallest
- * log budget that is of any use, and in a dead letter. */
+/* How much of a message is logged before a trap: what fits beside others in the smallest log
+ * budget that is of any use, and in a dead letter. */
 #define LAST_WORDS_BYTES_MAX 2048
 
-/* Replaces the generated one, which is weak: memory for what the host hands over,
- * with a NUL after it, so that any text of it is a C string too. */
+/* Replaces the generated one, which is weak: memory for what the host hands over, with a NUL
+ * after it, so that any text of it is a C string too. */
 #ifdef __wasm__
 __attribute__((export_name("cabi_realloc")))
 #endif
@@ -54,8 +54,8 @@ static handler_list_u8_t list(weir_bytes bytes) {
   return (handler_list_u8_t){(uint8_t *)bytes.data, bytes.len};
 }
 
-/* What the host allocated, from now on freed with the arena. What has no length
- * was not allocated, whatever its pointer is. */
+/* What the host allocated, from now on freed with the arena. What has no length was not
+ * allocated, whatever its pointer is. */
 static weir_bytes adopted(void *pointer, size_t len) {
   if (len == 0) return (weir_bytes){"", 0};
   weir_arena_adopt(pointer);

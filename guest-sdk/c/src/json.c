@@ -1,12 +1,13 @@
 /* Reading JSON (RFC 8259).
  *
- * One recursive reader walks the whole text, checks it, and on its way remembers
- * where the value stands that a pointer names. There is no tree: a look-up takes no memory but
- * the name of a member that has escapes.
+ * One recursive reader walks the whole text, checks it, and on its way remembers where the
+ * value stands that a pointer names. There is no tree: a look-up takes no memory but the name
+ * of a member that has escapes.
  *
- * Corner cases: a name that is there twice counts as its last one; array
- * elements are named by 0, 1, 2, … without leading zeros; "-" (RFC 6901: the element after the last) never matches;
- * half a surrogate pair is no text and makes the whole invalid, as do bytes that are not UTF-8. */
+ * Corner cases: a name that is there twice counts as its last one; array elements are named by
+ * 0, 1, 2, … without leading zeros; "-" (RFC 6901: the element after the last) never matches;
+ * half a surrogate pair is no text and makes the whole invalid, as do bytes that are not
+ * UTF-8. */
 
 #include <stdlib.h>
 #include <string.h>
@@ -108,8 +109,8 @@ static size_t encode(uint32_t character, char *out) {
   return length;
 }
 
-/* A string and, where `out` is not NULL, its text: which is no longer than the
- * escaped form, so `out` has room for that. */
+/* A string and, where `out` is not NULL, its text: which is no longer than the escaped form,
+ * so `out` has room for that. */
 static bool string(reader *reader, char *out, size_t *out_len) {
   size_t written = 0;
   if (!take(reader, '"')) return false;
@@ -174,8 +175,8 @@ static bool names_index(const char *pointer, size_t index, const char **rest) {
   return names(pointer, (weir_bytes){digits + at, sizeof digits - at}, rest);
 }
 
-/* The name of a member that begins here, its escapes resolved. Only looked at
- * where the pointer goes on, so most names are never copied. */
+/* The name of a member that begins here, its escapes resolved. Only looked at where the
+ * pointer goes on, so most names are never copied. */
 static bool member_name(reader *reader, weir_bytes *name) {
   size_t begin = reader->at;
   size_t length;

@@ -1,7 +1,7 @@
 /* A host for native tests. See weir_testing.h.
  *
- * What is here, from the bottom: a table of named bytes (cells, timers, settings,
- * each under its key); the imports of the generated bindings, under the names that those declare; an
+ * What is here, from the bottom: a table of named bytes (cells, timers, settings, each under
+ * its key); the imports of the generated bindings, under the names that those declare; an
  * event written as the component model lays it out in memory, handed to the export. */
 
 #include "weir_testing.h"
@@ -135,8 +135,8 @@ typedef struct slice {
   size_t len;
 } slice;
 
-/* As the host gives bytes: in memory that it asks the guest for. Where there are none it asks too,
- * and may not be relied upon to. */
+/* As the host gives bytes: in memory that it asks the guest for. Where there are none it asks
+ * too, and may not be relied upon to. */
 static slice lowered(weir_bytes bytes) {
   slice slice = {cabi_realloc(NULL, 0, 1, bytes.len), bytes.len};
   if (bytes.len > 0) memcpy(slice.data, bytes.data, bytes.len);

@@ -7,12 +7,12 @@
  *       weir_check(weir_is(weir_testing_cell("k", "count"), "1"));
  *     }
  *
- * weir_testing.c stands in for the host: it implements what the generated
- * bindings import, and calls what they export, by the same rules of ownership. So an address
- * sanitizer sees leaks and stray pointers of the handler and of the SDK alike.
+ * weir_testing.c stands in for the host: it implements what the generated bindings import, and
+ * calls what they export, by the same rules of ownership. So an address sanitizer sees leaks
+ * and stray pointers of the handler and of the SDK alike.
  *
- * As in the host, all that a failed invocation did is undone. Not checked: allowlists, limits, names. `weir test`, which runs the
- * component itself, has all of that. */
+ * As in the host, all that a failed invocation did is undone. Not checked: allowlists, limits,
+ * names. `weir test`, which runs the component itself, has all of that. */
 #ifndef WEIR_TESTING_H
 #define WEIR_TESTING_H
 
@@ -44,8 +44,8 @@ void weir_testing_reset(void);
 /* An entry of [config]. */
 void weir_testing_config(const char *name, const char *value);
 
-/* Calls the handler. Fields that are left out get something: sequence 1 and up,
- * an id of it, subject "test", key "key". */
+/* Calls the handler. Fields that are left out get something: sequence 1 and up, an id of it,
+ * subject "test", key "key". */
 weir_testing_outcome weir_testing_deliver(weir_event event);
 
 /* What the last delivery emitted; nothing where it failed. */

@@ -1,5 +1,5 @@
-/* Numbers the events of each key: 1, 2, 3, … The example that every guest
- * language has, byte for byte the same. */
+/* Numbers the events of each key: 1, 2, 3, … The example that every guest language has, byte
+ * for byte the same. */
 
 #include <stdlib.h>
 #include <string.h>

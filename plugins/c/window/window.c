@@ -1,16 +1,16 @@
 /* Tells of a sensor's readings that are out of line with the last ones.
  *
- * Events are readings, {"sensor":"t-17","value":21.5}, keyed by sensor. One cell per
- * sensor:
+ * Events are readings, {"sensor":"t-17","value":21.5}, keyed by sensor. One cell per sensor:
  *
  *   cell `window`   the last readings, oldest first: doubles as they lie in memory, 8 bytes each
  *
- * A reading that is more than `sigmas` standard deviations off the mean of those
- * before it is emitted on `outliers.<sensor>`. It still enters the window: a sensor that has moved
- * for good is new for as long as the window is, and then no more.
+ * A reading that is more than `sigmas` standard deviations off the mean of those before it is
+ * emitted on `outliers.<sensor>`. It still enters the window: a sensor that has moved for good
+ * is new for as long as the window is, and then no more.
  *
- * Bytes rather than text: a reading stays what it was to the last bit, and a
- * window of 1,000 readings is copied, not parsed. Wasm is little-endian everywhere, so the cell is the same on every machine. */
+ * Bytes rather than text: a reading stays what it was to the last bit, and a window of 1,000
+ * readings is copied, not parsed. Wasm is little-endian everywhere, so the cell is the same on
+ * every machine. */
 
 #include <math.h>
 #include <string.h>
@@ -30,8 +30,8 @@ typedef struct statistic {
   double sigma; /* of the sample: with n - 1 */
 } statistic;
 
-/* In two passes: the sum of squares less the square of sums loses all digits
- * where readings are large beside their differences. */
+/* In two passes: the sum of squares less the square of sums loses all digits where readings
+ * are large beside their differences. */
 static statistic of(const double *readings, size_t len) {
   statistic result = {0, 0};
   for (size_t i = 0; i < len; i++) result.mean += readings[i] / (double)len;
