@@ -14,7 +14,7 @@ NPM ?= npm
 JS_TOOLS ?= $(SDK)/tools
 ENTRY ?= $(firstword $(wildcard handler.ts handler.js))
 COMPONENT ?= $(shell sed -n 's/^component *= *"\(.*\)".*/\1/p' handler.toml)
-SOURCES ?= $(shell find . -name node_modules -prune -o -name build -prune -o \
+SOURCES ?= $(shell find . \( -name node_modules -o -name build -o -name sdk -o -name .weir \) -prune -o \! -name '*.test.*' \
   \( -name '*.js' -o -name '*.mjs' -o -name '*.ts' -o -name '*.json' \) -print)
 
 SDK_FILES := $(wildcard $(SDK)/*.js $(SDK)/*.d.ts $(SDK)/*.mjs $(SDK)/build/*.mjs $(SDK)/src/*.js $(SDK)/src/host/*.js \
