@@ -23,7 +23,7 @@
  * itself.
  */
 
-import type { Bytes, Handle, Json } from "weir-guest";
+import type { Bytes, Handle, Header, Json } from "weir-guest";
 
 /** The state of one handler, and its configuration. */
 export class Host {
@@ -53,7 +53,7 @@ export interface Effects {
 
 export interface Emitted {
   subject: string;
-  headers: Record<string, string>;
+  headers: Header[];
   data: Uint8Array;
   text(): string;
   json(): any;

@@ -70,7 +70,7 @@ export class Effects {
   log = [];
 
   emit(subject, headers, data) {
-    this.emitted.push(new Payload({ subject, headers: Object.fromEntries(headers.map((h) => [h.name, h.value])) }, data));
+    this.emitted.push(new Payload({ subject, headers }, data));
   }
 
   setTimer(name, at, data) {
