@@ -43,7 +43,8 @@ fn node() -> Result<PathBuf> {
     }
     let node = exec::on_path("node").context("the package nodejs has brought no `node`")?;
     let version = exec::output(Command::new(&node).arg("--version"))?;
-    let major = major(&version).with_context(|| format!("no version in {version:?} of {}", node.display()))?;
+    let major =
+        major(&version).with_context(|| format!("no version in {version:?} of {}", node.display()))?;
     ensure!(
         major >= NODE_MAJOR_MIN,
         "{} is {}; building guests in JavaScript and TypeScript needs node {NODE_MAJOR_MIN} or later",
@@ -55,13 +56,7 @@ fn node() -> Result<PathBuf> {
 
 /// From `v20.20.2`.
 fn major(version: &str) -> Option<u32> {
-    version
-        .trim()
-        .strip_prefix('v')?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
+    version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
 fn is_installed(pinned: &Path, folder: &Path) -> Result<bool> {
