@@ -22,11 +22,14 @@ import { parseArgs } from "node:util";
 
 import { makeU64Exact } from "./build/exact_u64.mjs";
 import { sourceLines } from "./build/source_lines.mjs";
+import { sourceLines as translate } from "./src/host/source_lines.js";
 
 const SDK = path.dirname(fileURLToPath(import.meta.url));
 /** The WIT package of handlers: in the repository, or beside this file in a package. */
 const HANDLER_WIT = [path.join(SDK, "wit/handler.wit"), path.join(SDK, "../../wit/world.wit")];
 const USAGE = "usage: node build.mjs HANDLER.js|.ts -o COMPONENT.wasm [--tools FOLDER] [--opt-size]";
+/** What componentize-qjs says before an error of the module. */
+const ENGINE_PREFIX = /^:? ?(Failed to [^:]*: )*/;
 
 /** Something that the user can mend; without a stack. */
 class Problem extends Error {}
@@ -34,8 +37,8 @@ class Problem extends Error {}
 async function main() {
   const { entry, output, tools, optSize } = readArguments();
   const { esbuild, componentize } = loadTools(tools);
-  const source = await bundle(esbuild, entry);
-  const component = await makeComponent(componentize, source, optSize);
+  const { source, table } = await bundle(esbuild, entry);
+  const component = await makeComponent(componentize, source, table, optSize);
   makeU64Exact(component);
   writeIfNew(output, component);
 }
@@ -115,7 +118,8 @@ async function bundle(esbuild, entry) {
     throw new Problem(`${entry} exports no \`handle\`: export const handle = handler((event) => { … })`);
   }
   const file = (suffix) => result.outputFiles.find((output) => output.path.endsWith(suffix)).text;
-  return `${file("bundle.js")}\nglobalThis.__weirSourceLines = ${lineTable(file(".map"))};\n`;
+  const table = lineTable(file(".map"));
+  return { source: `${file("bundle.js")}\nglobalThis.__weirSourceLines = ${JSON.stringify(table)};\n`, table };
 }
 
 /** `weir-guest` is this SDK, wherever the handler is. */
@@ -145,10 +149,10 @@ function lineTable(text) {
     if (full.startsWith(SDK + path.sep)) return `weir-guest/${path.relative(SDK, full)}`;
     return full.split("node_modules/").at(-1) === full ? path.basename(full) : full.split("node_modules/").at(-1);
   };
-  return JSON.stringify(sourceLines(JSON.parse(text), name));
+  return sourceLines(JSON.parse(text), name);
 }
 
-async function makeComponent(componentize, jsSource, optSize) {
+async function makeComponent(componentize, jsSource, table, optSize) {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "weir-guest-"));
   try {
     const jsPath = path.join(folder, "bundle.js");
@@ -163,7 +167,8 @@ async function makeComponent(componentize, jsSource, optSize) {
     return component;
   } catch (error) {
     if (error instanceof Problem) throw error;
-    throw new Problem(`the handler's module cannot be made a component: ${error.message}`);
+    const reason = error.message.replace(ENGINE_PREFIX, "").trimEnd();
+    throw new Problem(`the handler's module fails when it is loaded: ${translate(reason, table)}`);
   } finally {
     fs.rmSync(folder, { recursive: true, force: true });
   }

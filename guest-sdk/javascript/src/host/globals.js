@@ -11,6 +11,7 @@ import random from "wasi:random/random@0.2.0";
 import { line } from "../format.js";
 import { decode, decodeLossy, encode } from "../utf8.js";
 import { wellFormed } from "../values.js";
+import { requireEvent } from "./phase.js";
 import { bits } from "./u64.js";
 
 /** Seed while the component is built, so that two builds are the same. */
@@ -43,14 +44,17 @@ function next() {
 }
 
 function randomBytes(length) {
+  requireEvent("crypto");
   const bytes = random.getRandomBytes(bits(BigInt(length)));
   return bytes instanceof Uint8Array ? bytes : Uint8Array.from(bytes);
 }
 
 const write =
   (level) =>
-  (...values) =>
+  (...values) => {
+    requireEvent("console");
     log.write(level, wellFormed(line(values)));
+  };
 
 globalThis.console = {
   trace: write("trace"),

@@ -10,6 +10,7 @@ import { Reject, Retry, reasonOf } from "../failure.js";
 import { withStack } from "../format.js";
 import { wellFormed } from "../values.js";
 import { beginEvent } from "./globals.js";
+import { beginEvents, requireEvent } from "./phase.js";
 import { sourceLines } from "./source_lines.js";
 import { bigint, bits } from "./u64.js";
 
@@ -20,6 +21,7 @@ export const host = {
 
   begin(event) {
     now = event.time;
+    beginEvents();
     beginEvent();
   },
 
@@ -34,28 +36,48 @@ export const host = {
   failure(error) {
     if (error instanceof Retry) return { tag: "retry", val: wellFormed(reasonOf(error)) };
     if (error instanceof Reject) return { tag: "reject", val: wellFormed(reasonOf(error)) };
-    const text = error instanceof Error ? withStack(error, sourceLines) : `thrown: ${String(error)}`;
+    const text = error instanceof Error ? withStack(error, (stack) => sourceLines(stack, globalThis.__weirSourceLines)) : `thrown: ${String(error)}`;
     log.write("error", wellFormed(text));
     const short = new Error("the error logged above");
     short.stack = "";
     return short;
   },
 
-  cellGet: (name) => state.get(name),
-  cellGetMany: (names) => state.getMany(names),
-  cellSet: (name, value) => state.set(name, value),
-  cellDelete: (name) => state.delete(name),
-  cellNames: (prefix) => state.cells(prefix),
+  cellGet: (name) => cells().get(name),
+  cellGetMany: (names) => cells().getMany(names),
+  cellSet: (name, value) => cells().set(name, value),
+  cellDelete: (name) => cells().delete(name),
+  cellNames: (prefix) => cells().cells(prefix),
 
-  emit: (subject, headers, data) => output.emit(subject, headers, data),
+  emit(subject, headers, data) {
+    requireEvent("emit");
+    output.emit(subject, headers, data);
+  },
 
-  timerSet: (name, at, data) => timers.set(name, bits(at), data),
-  timerCancel: (name) => timers.cancel(name),
+  timerSet: (name, at, data) => ofTimers().set(name, bits(at), data),
+  timerCancel: (name) => ofTimers().cancel(name),
   timerDue(name) {
-    const due = timers.due(name);
+    const due = ofTimers().due(name);
     return due === null || due === undefined ? undefined : bigint(due);
   },
 
-  config: (name) => config.get(name),
-  log: (level, message) => log.write(level, message),
+  config(name) {
+    requireEvent("config");
+    return config.get(name);
+  },
+
+  log(level, message) {
+    requireEvent("the log");
+    log.write(level, message);
+  },
 };
+
+function cells() {
+  requireEvent("a cell");
+  return state;
+}
+
+function ofTimers() {
+  requireEvent("a timer");
+  return timers;
+}
