@@ -34,14 +34,10 @@ describe("build.mjs", { skip }, () => {
     assert.ok(!fs.existsSync(output));
   }
 
-  test("a component is whole, and the module that was changed is valid", async () => {
+  test("a component appears as a whole, and nothing else does", () => {
     const { status, stderr } = build('import { handler } from "weir-guest";\nexport const handle = handler(() => {});');
     assert.equal(status, 0, stderr);
-    const component = fs.readFileSync(output);
-    // The runtime is by far the largest; others need more of Wasm than each node has.
-    const runtime = coreModules(component).reduce((a, b) => (a.length > b.length ? a : b));
-    const names = WebAssembly.Module.exports(await WebAssembly.compile(runtime)).map(({ name }) => name);
-    assert.ok(names.includes("wit_dylib_push_u64"));
+    assert.equal(fs.readFileSync(output).toString("latin1", 0, 8), "\0asm\r\0\x01\0");
     assert.deepEqual(fs.readdirSync(folder).sort(), ["handler.js", "handler.wasm"]);
   });
 
@@ -65,22 +61,3 @@ describe("build.mjs", { skip }, () => {
     refused(`${start}console.log("hello");${end}`, /console can be used only while an event is handled/);
   });
 });
-
-/** Contents of the sections 1 of a component, those of nested components too. */
-function coreModules(bytes, at = 8) {
-  const found = [];
-  while (at < bytes.length) {
-    const id = bytes[at++];
-    let size = 0;
-    for (let shift = 0; ; shift += 7) {
-      const byte = bytes[at++];
-      size += (byte & 0x7f) * 2 ** shift;
-      if (byte < 0x80) break;
-    }
-    const content = bytes.subarray(at, at + size);
-    if (id === 1) found.push(content);
-    if (id === 4) found.push(...coreModules(content));
-    at += size;
-  }
-  return found;
-}
