@@ -5,7 +5,7 @@ import os
 import random
 import sys
 import traceback
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from . import host
 from .event import Event
@@ -15,6 +15,12 @@ from .log import install
 #: Characters of a traceback that are kept. A dead letter's reason has 4,096 bytes,
 #: and the host adds what kind of trap it was.
 TRACEBACK_CHARS_MAX = 3_500
+
+#: Characters of one line, such as a message with a value in it.
+LINE_CHARS_MAX = 500
+
+#: What stands where the middle was cut out.
+CUT = "\n  […]\n"
 
 #: Frames on either side of those that are left out of a deep traceback.
 TRACEBACK_FRAMES = 8
@@ -81,25 +87,25 @@ def _fault(error: BaseException) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """The traceback as Python prints it, without our own frames, cut in the middle
-    where it is too long for a dead letter."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = os.path.dirname(__file__)
-    frames = [frame for frame in frames if os.path.dirname(frame.filename) != own] or list(frames)
-    lines = []
-    if len(frames) > 2 * TRACEBACK_FRAMES:
-        left_out = len(frames) - 2 * TRACEBACK_FRAMES
-        lines += traceback.format_list(frames[:TRACEBACK_FRAMES])
-        lines.append(f"  [{left_out} more calls]\n")
-        frames = frames[-TRACEBACK_FRAMES:]
-    lines += traceback.format_list(frames)
-    last = "".join(traceback.format_exception_only(error)).strip()
-    room = TRACEBACK_CHARS_MAX // 2
-    if len(last) > room:
-        last = last[:room] + " […]"
-    head = "Traceback (most recent call last):\n"
-    calls = "".join(lines)
-    room = TRACEBACK_CHARS_MAX - len(head) - len(last)
-    if len(calls) > room:
-        calls = "  […]\n" + calls[-room:].partition("\n")[2]
-    return head + calls + last
+    """The traceback as Python prints it, without our own frames, and cut where it
+    is too long for a dead letter: in its lines, then in its calls, then in the middle."""
+    told = traceback.TracebackException.from_exception(error)
+    _trim(told)
+    lines = "".join(told.format()).rstrip().split("\n")
+    text = "\n".join(line if len(line) <= LINE_CHARS_MAX else line[:LINE_CHARS_MAX] + " […]" for line in lines)
+    if len(text) > TRACEBACK_CHARS_MAX:
+        head, tail = TRACEBACK_CHARS_MAX // 4, TRACEBACK_CHARS_MAX // 4 * 3 - len(CUT)
+        text = text[:head] + CUT + text[-tail:]
+    return text
+
+
+def _trim(told: Optional[traceback.TracebackException]) -> None:
+    while told is not None:
+        own = os.path.dirname(__file__)
+        frames = [frame for frame in told.stack if os.path.dirname(frame.filename) != own]
+        if len(frames) > 2 * TRACEBACK_FRAMES:
+            between = f"[{len(frames) - 2 * TRACEBACK_FRAMES} more calls]"
+            skipped = traceback.FrameSummary(between, 0, "", lookup_line=False, line="")
+            frames[TRACEBACK_FRAMES:-TRACEBACK_FRAMES] = [skipped]
+        told.stack = traceback.StackSummary.from_list(frames)
+        told = told.__cause__ or told.__context__
