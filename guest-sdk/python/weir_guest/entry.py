@@ -2,7 +2,6 @@
 
 import linecache
 import os
-import random
 import sys
 import traceback
 from typing import Any, Callable, Optional
@@ -48,7 +47,11 @@ def _world(function: Callable[[Event], Any]) -> type:
 
     class WitWorld(wit_world.WitWorld):
         def handle(self, e: Any) -> None:
-            random.seed(int.from_bytes(os.urandom(8), "little"))
+            # Its state is of the build, and of earlier events. Seeding costs about as
+            # much as a small event, so only where somebody has imported it; nothing
+            # can be imported later, since a component has no files.
+            if (random := sys.modules.get("random")) is not None:
+                random.seed(int.from_bytes(os.urandom(8), "little"))
             host.now = e.time
             try:
                 function(
