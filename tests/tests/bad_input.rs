@@ -304,7 +304,7 @@ async fn a_full_ledger_stops_commits_until_there_is_room() -> Result<()> {
         {}
     }
     host.cont().await?;
-    says_what_to_do(&system, &host, "insufficient").await?;
+    says_what_to_do(&system, &host, "resource limits exceeded").await?;
 
     system.bus.delete("FILLER").await?;
     system.all_counted(&flights).await?;

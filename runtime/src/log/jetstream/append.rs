@@ -8,6 +8,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use async_nats::Subject;
 use async_nats::header::{
     HeaderMap, HeaderName, HeaderValue, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_EXPECTED_STREAM,
 };
@@ -81,6 +82,7 @@ impl JetStream {
         let expected_stream = HeaderValue::from_str(stream).map_err(|error| refused(0, error))?;
         last_headers.insert(NATS_EXPECTED_STREAM, expected_stream);
         let mut denied = self.inner.denied.subscribe();
+        let mut subjects = Vec::with_capacity(count - 1);
         if count > 1 {
             // The client's inboxes end in an id that is unique for all processes.
             let inbox = self.client().new_inbox();
@@ -93,7 +95,9 @@ impl JetStream {
                 let mut headers = headers(&append)?;
                 headers.insert(BATCH_ID, id.clone());
                 headers.insert(BATCH_SEQUENCE, HeaderValue::from(index + 1));
-                messages.push((append.subject, headers, append.data));
+                let subject = Subject::from(append.subject);
+                subjects.push(subject.clone());
+                messages.push((subject, headers, append.data));
             }
             last_headers.insert(BATCH_ID, id);
             last_headers.insert(BATCH_SEQUENCE, HeaderValue::from(count));
@@ -109,16 +113,30 @@ impl JetStream {
             .headers(last_headers)
             .payload(last.data);
         match self.request(&last.subject, request, APPEND_TIMEOUT).await {
-            Ok(answer) => understand(stream, count, &answer.payload).map_err(|error| {
-                match (&error, denied.try_recv()) {
-                    // The batch has a hole because one of its messages was not permitted.
-                    (AppendError::Busy { .. }, Ok(subject)) => not_permitted(&subject),
-                    _ => error,
-                }
-            }),
+            Ok(answer) => match understand(stream, count, &answer.payload) {
+                // The batch has a hole: one of its messages was not permitted, or went elsewhere.
+                Err(error @ AppendError::Busy { code, .. }) => match denied.try_recv() {
+                    Ok(subject) => Err(not_permitted(&subject)),
+                    Err(_) if code == BATCH_INCOMPLETE => Err(self.explain_hole(stream, &subjects, error).await),
+                    Err(_) => Err(error),
+                },
+                outcome => outcome,
+            },
             Err(RequestFailed::Denied) => Err(not_permitted(&last.subject)),
             Err(RequestFailed::NoAnswer(detail)) => Err(AppendError::Unknown(detail)),
             Err(RequestFailed::NoResponders) => Err(self.explain_silence(stream, &last.subject).await),
+        }
+    }
+
+    /// The server does not say which message of a batch it misses. One whose subject
+    /// the stream does not have will always be missing.
+    async fn explain_hole(&self, stream: &str, subjects: &[Subject], error: AppendError) -> AppendError {
+        match self.stream_state(stream).await {
+            Ok(state) => subjects
+                .iter()
+                .find(|subject| !state.settings.subjects.iter().any(|s| matches(s, subject)))
+                .map_or(error, |subject| not_taken(stream, subject)),
+            Err(_) => error,
         }
     }
 
@@ -128,7 +146,7 @@ impl JetStream {
         match self.stream_state(stream).await {
             Err(Error::NoStream(_)) => refused(STREAM_NOT_FOUND, format!("stream {stream} does not exist")),
             Ok(state) if !state.settings.subjects.iter().any(|s| matches(s, subject)) => {
-                refused(0, format!("stream {stream} does not have subject {subject}"))
+                not_taken(stream, subject)
             }
             Ok(_) | Err(_) => AppendError::Busy {
                 code: 503,
@@ -143,6 +161,10 @@ fn refused(code: u64, description: impl ToString) -> AppendError {
         code,
         description: description.to_string(),
     }
+}
+
+fn not_taken(stream: &str, subject: &str) -> AppendError {
+    refused(0, format!("stream {stream} does not have subject {subject}"))
 }
 
 fn not_permitted(subject: &str) -> AppendError {
@@ -216,6 +238,9 @@ fn understand(stream: &str, count: usize, payload: &[u8]) -> Result<Appended, Ap
     }
     Ok(Appended { sequence: ack.seq })
 }
+
+/// `err_code` of a batch that ends and of which the server has not seen every message.
+const BATCH_INCOMPLETE: u64 = 10176;
 
 /// What an error says about the batch. Codes are those of the server's
 /// `errors.json`, where most of them have no other explanation than their text.
