@@ -57,8 +57,10 @@ fn main() -> Result<()> {
         let mut files = Files::default();
         generator.generate(&mut resolve, world, &mut files)?;
         let folder = root.join(folder);
-        let mut files: Vec<(&str, Vec<u8>)> =
-            files.iter().map(|(name, contents)| (name, contents.to_vec())).collect();
+        let mut files: Vec<(&str, Vec<u8>)> = files
+            .iter()
+            .map(|(name, contents)| (name, contents.to_vec()))
+            .collect();
         if folder.ends_with("go/generated") {
             for (_, contents) in &mut files {
                 *contents = String::from_utf8(mem::take(contents))?

@@ -79,7 +79,10 @@ fn a_command_and_an_unknown_function_are_refused_with_a_sentence() {
     let unknown = PREVIEW1.replace("\"sock_send\"", "\"sock_open\"");
     for (text, sentence) in [
         (command, "a command, which runs once and ends (it exports _start)"),
-        (unknown, "imports sock_open of wasi_snapshot_preview1, which is no function of WASI 0.1"),
+        (
+            unknown,
+            "imports sock_open of wasi_snapshot_preview1, which is no function of WASI 0.1",
+        ),
     ] {
         let refusal = Program::compile(&engine(), &module(&text), settings()).err();
         let refusal = refusal.expect("refused").to_string();
