@@ -88,14 +88,14 @@ func TestACellThatCannotBeReadIsRetried(t *testing.T) {
 }
 
 func TestJSONHasNoEscapesThatOthersLack(t *testing.T) {
-	value := map[string]any{"b": []int(nil), "a": "<&>\u2028é\x01"}
+	value := map[string]any{"b": []int(nil), "a": "<&>\u2028é\t\x01\x7f\"\\/🛩"}
 	effects := deliver(t, weirtest.New(), weir.Event{ID: "S:7"}, func(e *weir.Event) error {
 		weir.EmitBytes("raw", []byte{0, 255}, weir.Header{Name: "Of", Value: e.ID})
 		return weir.Emit("json", value)
 	})
 	same(t, effects.Emitted, []weirtest.Emitted{
 		{"raw", []weir.Header{{Name: "Of", Value: "S:7"}}, []byte{0, 255}},
-		{"json", nil, []byte("{\"a\":\"<&>\u2028é\\u0001\",\"b\":null}")},
+		{"json", nil, []byte("{\"a\":\"<&>\u2028é\\t\\u0001\x7f\\\"\\\\/🛩\",\"b\":null}")},
 	})
 	_, err := weirtest.New().Deliver(func(*weir.Event) error { return weir.Emit("x", func() {}) }, weir.Event{})
 	if err == nil || !strings.Contains(err.Error(), "emitting on x") {
