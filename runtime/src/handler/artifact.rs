@@ -8,7 +8,7 @@ use wasmtime::component::Component;
 
 use super::bindings::HandlerPre;
 use super::host::Host;
-use super::{Engine, wasi};
+use super::{Engine, preview1, wasi};
 
 /// Bytes of a component file. A Python handler with its interpreter has 18 MB.
 pub const ARTIFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -17,9 +17,6 @@ pub const ARTIFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
 const WIT_PACKAGE: &str = "weir:handler";
 const WIT_VERSION: &str = "0.1.1";
 const WIT_INTERFACES: [&str; 6] = ["types", "state", "output", "timers", "config", "log"];
-
-/// The module name under which compilers for WASI 0.1 import it.
-const PREVIEW1: &str = "wasi_snapshot_preview1";
 
 /// Why a file is not accepted. Each sentence says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,11 +40,15 @@ pub enum Refusal {
     )]
     TooLarge { bytes: usize },
     #[error(
-        "a core module without a component-type section, so it says nothing of the world it is for; build it with bindings of {WIT_PACKAGE}@{WIT_VERSION} (weir-guest, wit-bindgen), or make it a component with `wasm-tools component embed` and `component new`"
+        "a core module without a component-type section, so it says nothing of the world it is for; build it with bindings of {WIT_PACKAGE}@{WIT_VERSION} (weir-guest, wit-bindgen; for Go append the SDK's component-type.section to the file), or make it a component with `wasm-tools component embed` and `component new`"
     )]
     NoComponentType,
     #[error(
-        "a core module that imports {PREVIEW1} ({function}); build it for a target without WASI 0.1 (Rust: wasm32-unknown-unknown or wasm32-wasip2), or make it a component with an adapter (`wasm-tools component new --adapt`)"
+        "a command, which runs once and ends (it exports _start), and not a handler, which is called for each event; build it as a reactor (Go: -buildmode=c-shared, C and C++: -mexec-model=reactor, Rust: crate-type cdylib)"
+    )]
+    Command,
+    #[error(
+        "imports {function} of {module}, which is no function of WASI 0.1 that this host has; build it with a current compiler", module = preview1::MODULE
     )]
     Preview1 { function: String },
     #[error(
@@ -235,28 +236,32 @@ fn component_bytes(wasm: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
     if Parser::is_component(wasm) {
         return Ok(Cow::Borrowed(wasm));
     }
-    if let Some((_, function)) = outline.imports.iter().find(|(module, _)| module == PREVIEW1) {
-        return Err(Refusal::Preview1 {
-            function: function.clone(),
-        });
+    if outline.exports.iter().any(|export| export == "_start") {
+        return Err(Refusal::Command);
     }
     if !outline.component_type {
         return Err(Refusal::NoComponentType);
     }
-    // Interfaces have a colon; `$root`, `[export]…` and the like are the encoder's.
-    if let Some((module, name)) = outline
-        .imports
-        .iter()
-        .find(|(module, _)| !module.contains(':') && !module.starts_with(['$', '[']))
-    {
-        return Err(Refusal::UnknownImport {
-            import: format!("{module} {name}"),
-        });
+    for (module, name) in &outline.imports {
+        if module == preview1::MODULE {
+            if !preview1::has(name) {
+                return Err(Refusal::Preview1 {
+                    function: name.clone(),
+                });
+            }
+        // Interfaces have a colon; `$root`, `[export]…` and the like are the encoder's.
+        } else if !module.contains(':') && !module.starts_with(['$', '[']) {
+            return Err(Refusal::UnknownImport {
+                import: format!("{module} {name}"),
+            });
+        }
     }
     let encode = |wasm| {
         wit_component::ComponentEncoder::default()
             .validate(true)
             .module(wasm)?
+            // Left out again where the module imports none of it.
+            .adapter(preview1::MODULE, preview1::adapter())?
             .encode()
     };
     encode(wasm).map(Cow::Owned).map_err(|error| Refusal::Encode {

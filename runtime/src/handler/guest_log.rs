@@ -18,7 +18,7 @@ pub(super) struct GuestLog {
     /// Id of the event being handled; empty while the instance is made.
     event: String,
     used_bytes: usize,
-    /// Last line that the guest logged as an error.
+    /// Last line that the guest logged as an error, if nothing came on stderr since.
     last_error: Option<String>,
     /// Last bytes of stderr, where interpreters write their tracebacks.
     stderr_tail: String,
@@ -90,6 +90,7 @@ impl GuestLog {
         let lines = text.matches('\n').count();
         self.charge(text.len() + lines * LINE_BYTES)?;
         if stream == Stream::Stderr {
+            self.last_error = None;
             self.stderr_tail.push_str(&text);
             let excess = self.stderr_tail.len().saturating_sub(TEXT_BYTES_MAX);
             self.stderr_tail
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_prefer_the_logged_error_and_keep_the_end_of_stderr() {
+    fn last_words_are_the_last_error_logged_or_the_end_of_stderr() {
         let mut log = GuestLog::new("h".into(), usize::MAX);
         log.begin("S:1".into());
         assert_eq!(log.last_words(), None);
@@ -173,6 +174,8 @@ mod tests {
         log.line(Level::WARN, "only a warning".into()).unwrap();
         log.line(Level::ERROR, "panicked".into()).unwrap();
         assert_eq!(log.last_words().as_deref(), Some("panicked"));
+        log.output(Stream::Stderr, b"panic: later\n").unwrap();
+        assert!(log.last_words().unwrap().ends_with("panic: later"));
         log.begin("S:2".into());
         assert_eq!(log.last_words(), None);
     }

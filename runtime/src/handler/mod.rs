@@ -30,6 +30,7 @@ mod guest_log;
 mod host;
 mod instance;
 mod limiter;
+mod preview1;
 mod program;
 #[cfg(test)]
 mod tests;

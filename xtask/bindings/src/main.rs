@@ -5,15 +5,28 @@
 //! $ cargo run --release -p weir-bindings -- --check # fails if it is out of date
 //! ```
 
+use std::borrow::Cow;
 use std::fs;
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use wit_bindgen_core::wit_parser::Resolve;
+use wasm_encoder::{CustomSection, Section};
+use wit_bindgen_core::wit_parser::{Resolve, WorldId};
 use wit_bindgen_core::{Files, WorldGenerator};
+use wit_component::StringEncoding;
 
 const WORLD: &str = "handler";
+
+/// The SDK for Go is one module, so that a handler's go.mod has one `replace`. It
+/// brings along the packages that generated code expects from elsewhere.
+const GO_MODULE: &str = "weir.dev/guest";
+const GO_RUNTIME: &str = "go.bytecodealliance.org/pkg/wit";
+
+/// What says which world a module is for. Go's linker has no way to add a section
+/// of one's own; appended to the module's file, this is one.
+const GO_SECTION: &str = "component-type.section";
 
 #[derive(Parser)]
 struct Arguments {
@@ -29,6 +42,8 @@ fn main() -> Result<()> {
     // Not formatted: whoever has no gofmt would write other text.
     let go = wit_bindgen_go::Opts {
         format: wit_bindgen_go::Format::False,
+        pkg_name: Some(format!("{GO_MODULE}/generated")),
+        export_pkg_name: Some(format!("{GO_MODULE}/internal")),
         ..wit_bindgen_go::Opts::default()
     }
     .build();
@@ -42,7 +57,19 @@ fn main() -> Result<()> {
         let mut files = Files::default();
         generator.generate(&mut resolve, world, &mut files)?;
         let folder = root.join(folder);
-        for (name, contents) in files.iter() {
+        let mut files: Vec<(&str, Vec<u8>)> = files
+            .iter()
+            .map(|(name, contents)| (name, contents.to_vec()))
+            .collect();
+        if folder.ends_with("go/generated") {
+            for (_, contents) in &mut files {
+                *contents = String::from_utf8(mem::take(contents))?
+                    .replace(GO_RUNTIME, &format!("{GO_MODULE}/internal/wit"))
+                    .into_bytes();
+            }
+            files.push((GO_SECTION, component_type(&resolve, world)?));
+        }
+        for (name, contents) in files {
             let file: PathBuf = folder.join(name);
             if fs::read(&file).is_ok_and(|there| there == contents) {
                 continue;
@@ -65,4 +92,16 @@ fn main() -> Result<()> {
         println!("wrote {file}");
     }
     Ok(())
+}
+
+/// The world as a custom section: its id, its size, its name and what is in it.
+fn component_type(resolve: &Resolve, world: WorldId) -> Result<Vec<u8>> {
+    let data = wit_component::metadata::encode(resolve, world, StringEncoding::UTF8, None)?;
+    let section = CustomSection {
+        name: Cow::Borrowed("component-type:weir:handler"),
+        data: Cow::Owned(data),
+    };
+    let mut bytes = Vec::new();
+    section.append_to(&mut bytes);
+    Ok(bytes)
 }

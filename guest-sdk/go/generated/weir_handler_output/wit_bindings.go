@@ -6,8 +6,8 @@
 package weir_handler_output
 
 import (
-        "wit_component/weir_handler_types"
-witRuntime "go.bytecodealliance.org/pkg/wit/runtime"
+        "weir.dev/guest/generated/weir_handler_types"
+witRuntime "weir.dev/guest/internal/wit/runtime"
 "unsafe"
 "runtime"
 )

@@ -6,8 +6,8 @@
 package weir_handler_timers
 
 import (
-        witRuntime "go.bytecodealliance.org/pkg/wit/runtime"
-witTypes "go.bytecodealliance.org/pkg/wit/types"
+        witRuntime "weir.dev/guest/internal/wit/runtime"
+witTypes "weir.dev/guest/internal/wit/types"
 "unsafe"
 "runtime"
 )

@@ -6,7 +6,7 @@
 package weir_handler_types
 
 import (
-        witTypes "go.bytecodealliance.org/pkg/wit/types"
+        witTypes "weir.dev/guest/internal/wit/types"
 )
 
 

@@ -6,7 +6,7 @@
 package wit_world
 
 import (
-        "wit_component/weir_handler_types"
+        "weir.dev/guest/generated/weir_handler_types"
 )
 
 type Event = weir_handler_types.Event

@@ -3,14 +3,14 @@
 // This code was generated from the following packages:
 //     weir:handler@0.1.1
 
-package main
+package wit_exports
 
 import (
         "runtime"
-        "wit_component/export_wit_world"
-"wit_component/weir_handler_types"
-witRuntime "go.bytecodealliance.org/pkg/wit/runtime"
-witTypes "go.bytecodealliance.org/pkg/wit/types"
+        "weir.dev/guest/generated/weir_handler_types"
+"weir.dev/guest/internal/export_wit_world"
+witRuntime "weir.dev/guest/internal/wit/runtime"
+witTypes "weir.dev/guest/internal/wit/types"
 "unsafe"
 )
 
@@ -103,6 +103,4 @@ func wasm_export_post_return_wit_world_handle(result uintptr) {
 
 
 
-// Unused, but present to make the compiler happy
-func main() {}
 
