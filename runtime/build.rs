@@ -76,7 +76,11 @@ fn declare(
 fn collect(folder: &Path, wanted: &dyn Fn(&Path) -> bool, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let built = [".wasm", ".pyc", ".o"].iter().any(|end| name.ends_with(end));
         if LEFT_BEHIND.contains(&name.as_str()) || !wanted(&path) {
             continue;

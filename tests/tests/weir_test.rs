@@ -119,14 +119,28 @@ async fn failures_are_dead_letters_with_reason_and_backtrace() -> Result<()> {
         "no key",
         "dead letter input: the subject events has no token 2 (the handler was not called)",
     ] {
-        ensure!(output.stdout.contains(said), "it does not say {said:?}:\n{}", output.stdout);
+        ensure!(
+            output.stdout.contains(said),
+            "it does not say {said:?}:\n{}",
+            output.stdout
+        );
     }
     ensure!(!output.stdout.contains("kept"), "{}", output.stdout);
 
     let lines = trial.lines().await?;
-    let kinds: Vec<_> = lines.iter().map(|line| line["dead_letter"]["kind"].clone()).collect();
-    ensure!(kinds == ["trap", "retry", "violation", "reject", "input"], "{kinds:?}");
-    ensure!(lines[0]["failed_attempts"][1]["backoff_ms"] == 5000, "{}", lines[0]);
+    let kinds: Vec<_> = lines
+        .iter()
+        .map(|line| line["dead_letter"]["kind"].clone())
+        .collect();
+    ensure!(
+        kinds == ["trap", "retry", "violation", "reject", "input"],
+        "{kinds:?}"
+    );
+    ensure!(
+        lines[0]["failed_attempts"][1]["backoff_ms"] == 5000,
+        "{}",
+        lines[0]
+    );
     Ok(())
 }
 
@@ -168,9 +182,17 @@ async fn timers_fire_in_virtual_time() -> Result<()> {
 async fn timers_without_end_end() -> Result<()> {
     let trial = Trial::new(&[r#"{"subject": "events.a", "text": "renew tick 1000"}"#])?;
     let output = trial.run(&["--json"]).await?.exits(0)?;
-    let fired = output.stdout.lines().filter(|line| line.contains("\"timer\":\"tick\"")).count();
+    let fired = output
+        .stdout
+        .lines()
+        .filter(|line| line.contains("\"timer\":\"tick\""))
+        .count();
     ensure!(fired == 10, "{fired}: {}", output.stdout);
-    ensure!(output.stderr.contains("timer tick of key a sets itself again"), "{}", output.stderr);
+    ensure!(
+        output.stderr.contains("timer tick of key a sets itself again"),
+        "{}",
+        output.stderr
+    );
     Ok(())
 }
 
@@ -196,15 +218,23 @@ async fn a_difference_is_shown_and_blessed() -> Result<()> {
             && diff[1] == "+++ what the handler does"
             && diff[2] == "@@ -1,2 +1,2 @@"
             && diff[3] == format!(" {first}")
-            && diff[4] == "-{\"event\":\"EVENTS:2\",\"subject\":\"events.a\",\"key\":\"a\",\"cells\":{\"n\":3}}"
-            && diff[5] == "+{\"event\":\"EVENTS:2\",\"subject\":\"events.a\",\"key\":\"a\",\"cells\":{\"n\":2}}",
+            && diff[4]
+                == "-{\"event\":\"EVENTS:2\",\"subject\":\"events.a\",\"key\":\"a\",\"cells\":{\"n\":3}}"
+            && diff[5]
+                == "+{\"event\":\"EVENTS:2\",\"subject\":\"events.a\",\"key\":\"a\",\"cells\":{\"n\":2}}",
         "{}",
         different.stdout
     );
     // With --json stdout is for programs.
     let different = trial.run(&["--json"]).await?.exits(1)?;
-    ensure!(different.stdout.lines().all(|line| line.starts_with('{')), "{different:?}");
-    ensure!(different.stderr.contains("+++ what the handler does"), "{different:?}");
+    ensure!(
+        different.stdout.lines().all(|line| line.starts_with('{')),
+        "{different:?}"
+    );
+    ensure!(
+        different.stderr.contains("+++ what the handler does"),
+        "{different:?}"
+    );
     trial.run(&["--bless"]).await?.exits(0)?;
     ensure!(trial.read("expected.jsonl")? == expected);
 
@@ -215,7 +245,10 @@ async fn a_difference_is_shown_and_blessed() -> Result<()> {
     trial.run(&["--events", &others]).await?.exits(0)?;
     trial.run(&["--events", &others, "--bless"]).await?.exits(2)?;
     let named = trial.folder().join("expected.jsonl").display().to_string();
-    trial.run(&["--events", &others, "--expect", &named]).await?.exits(1)?;
+    trial
+        .run(&["--events", &others, "--expect", &named])
+        .await?
+        .exits(1)?;
     Ok(())
 }
 
@@ -223,13 +256,25 @@ async fn a_difference_is_shown_and_blessed() -> Result<()> {
 async fn wrong_use_is_2_and_names_the_place() -> Result<()> {
     for (line, said) in [
         ("nonsense", "events.jsonl:2: no JSON object"),
-        (r#"{"subject": "elsewhere"}"#, "events.jsonl:2: subject: no [[source]] takes `elsewhere`; there are EVENTS (events.>)"),
-        (r#"{"subject": "events.a", "tmie": 1}"#, "events.jsonl:2: unknown field `tmie`"),
-        (r#"{"subject": "events.a", "time": "2020-01-01T00:00:00Z"}"#, "events.jsonl:2: time: `2020-01-01T00:00:00Z` is before"),
+        (
+            r#"{"subject": "elsewhere"}"#,
+            "events.jsonl:2: subject: no [[source]] takes `elsewhere`; there are EVENTS (events.>)",
+        ),
+        (
+            r#"{"subject": "events.a", "tmie": 1}"#,
+            "events.jsonl:2: unknown field `tmie`",
+        ),
+        (
+            r#"{"subject": "events.a", "time": "2020-01-01T00:00:00Z"}"#,
+            "events.jsonl:2: time: `2020-01-01T00:00:00Z` is before",
+        ),
     ] {
         let trial = Trial::new(&[r#"{"subject": "events.a"}"#, line])?;
         let output = trial.run(&[]).await?.exits(2)?;
-        ensure!(output.stdout.is_empty() && output.stderr.contains(said), "{line}: {output:?}");
+        ensure!(
+            output.stdout.is_empty() && output.stderr.contains(said),
+            "{line}: {output:?}"
+        );
     }
 
     let trial = Trial::new(&[])?;
@@ -245,7 +290,10 @@ async fn wrong_use_is_2_and_names_the_place() -> Result<()> {
     ensure!(output.stderr.contains("there is no file"), "{output:?}");
     trial.write("Cargo.toml", "")?;
     let output = trial.run(&[]).await?.exits(2)?;
-    ensure!(output.stderr.contains("build it with: cargo build --release"), "{output:?}");
+    ensure!(
+        output.stderr.contains("build it with: cargo build --release"),
+        "{output:?}"
+    );
     trial.write("Makefile", "")?;
     let output = trial.run(&[]).await?.exits(2)?;
     ensure!(output.stderr.contains("build it with: make -C "), "{output:?}");
@@ -268,12 +316,20 @@ async fn rotations_counts_what_a_host_would_count() -> Result<()> {
          {\"subject\": \"flights.JFK.UA\", \"data\": {\"tailnum\": \"N1 4.8\"}}\n",
     )?;
     let handler = repository().join(ROTATIONS);
-    let output = test(&handler, &["--json", "--events", &events.display().to_string()]).await?.exits(0)?;
-    let lines: Vec<Value> = output.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let output = test(&handler, &["--json", "--events", &events.display().to_string()])
+        .await?
+        .exits(0)?;
+    let lines: Vec<Value> = output
+        .stdout
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
     let last = lines.last().context("three events")?;
     ensure!(last["emits"][0]["subject"] == "rotations.N1%204%2E8", "{last}");
     ensure!(
-        output.stdout.contains(r#""data":{"key":"N1 4.8","n":2,"of":"FLIGHTS:3"}"#),
+        output
+            .stdout
+            .contains(r#""data":{"key":"N1 4.8","n":2,"of":"FLIGHTS:3"}"#),
         "{}",
         output.stdout
     );

@@ -106,7 +106,11 @@ impl<K: Display + FromStr + Ord, V, C: Codec<V>> Map<K, V, C> {
                 Ok(key) => keys.push(key),
                 Err(_) => {
                     let what = std::any::type_name::<K>();
-                    return Err(Error::new("reading the name of", &name, format!("it is no {what}").into()));
+                    return Err(Error::new(
+                        "reading the name of",
+                        &name,
+                        format!("it is no {what}").into(),
+                    ));
                 }
             }
         }

@@ -79,7 +79,9 @@ mod embedded {
     include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
     pub fn files(of: &'static [(&str, &[File])], name: &str) -> &'static [File] {
-        of.iter().find(|(key, _)| *key == name).map_or(&[], |(_, files)| files)
+        of.iter()
+            .find(|(key, _)| *key == name)
+            .map_or(&[], |(_, files)| files)
     }
 }
 
@@ -92,9 +94,9 @@ pub fn new(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let place = match sdk {
         Some(folder) => {
-            let absolute = folder.canonicalize().map_err(|error| {
-                WrongUse(format!("--sdk {}: cannot be read: {error}", folder.display()))
-            })?;
+            let absolute = folder
+                .canonicalize()
+                .map_err(|error| WrongUse(format!("--sdk {}: cannot be read: {error}", folder.display())))?;
             if !absolute.is_dir() {
                 bail!(WrongUse(format!("--sdk {} is no folder", folder.display())));
             }
@@ -106,9 +108,10 @@ pub fn new(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let folder = Path::new(name);
     // Creating it is the check: of two at once, one is refused.
     fs::create_dir(folder).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            WrongUse(format!("{name} exists already; choose another name, or remove it")).into()
-        }
+        std::io::ErrorKind::AlreadyExists => WrongUse(format!(
+            "{name} exists already; choose another name, or remove it"
+        ))
+        .into(),
         _ => anyhow::Error::from(error).context(format!("{name} cannot be created")),
     })?;
     let fill = || -> anyhow::Result<()> {
@@ -131,7 +134,10 @@ pub fn new(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         });
     }
     print::line(name)?;
-    eprintln!("made {name}, a handler in {}. Next:\n  cd {name}\n  make\n  weir test .\n  weir up .", lang.name());
+    eprintln!(
+        "made {name}, a handler in {}. Next:\n  cd {name}\n  make\n  weir test .\n  weir up .",
+        lang.name()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -193,7 +199,13 @@ mod tests {
     #[test]
     fn every_template_has_what_a_project_needs() {
         for (language, files) in embedded::TEMPLATES {
-            for needed in ["handler.toml", "Makefile", "README.md", "events.jsonl", ".gitignore"] {
+            for needed in [
+                "handler.toml",
+                "Makefile",
+                "README.md",
+                "events.jsonl",
+                ".gitignore",
+            ] {
                 let there = files.is_empty() || files.iter().any(|(path, _)| *path == needed);
                 assert!(there, "the template of {language} has no {needed}");
             }

@@ -66,7 +66,10 @@ pub async fn test(arguments: Arguments) -> anyhow::Result<ExitCode> {
         false => arguments.handler.parent().map(Path::to_owned).unwrap_or_default(),
     };
     let deployed = load(&arguments.handler, &folder)?;
-    let file = arguments.events.clone().unwrap_or_else(|| folder.join(EVENTS_FILE));
+    let file = arguments
+        .events
+        .clone()
+        .unwrap_or_else(|| folder.join(EVENTS_FILE));
     let text = fs::read_to_string(&file).map_err(|error| {
         let hint = match arguments.events {
             Some(_) => "",
@@ -185,7 +188,10 @@ impl Expected {
             None => (beside, false),
         };
         match fs::read_to_string(&file) {
-            Ok(text) => Ok(Some(Expected { file, text: Some(text) })),
+            Ok(text) => Ok(Some(Expected {
+                file,
+                text: Some(text),
+            })),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must => {
                 Ok(arguments.bless.then_some(Expected { file, text: None }))
             }

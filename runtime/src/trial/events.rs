@@ -21,8 +21,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -108,17 +107,33 @@ fn wrong<T>(field: &'static str, problem: impl Into<String>) -> Result<T, Proble
     })
 }
 
-/// Fields of one line, as they stand in it.
-struct Line<'a>(BTreeMap<String, &'a RawValue>);
+/// Fields of one line: the text of each value, as it stands there.
+struct Line<'a>(BTreeMap<String, &'a str>);
 
 impl<'a> Line<'a> {
     fn parse(text: &'a str) -> Result<Line<'a>, Problem> {
-        let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(|error| Problem {
-            field: "",
-            problem: format!("no JSON object: {error}"),
-        })?;
+        if let Err(error) = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text) {
+            return wrong("", format!("no JSON object: {error}"));
+        }
+        let mut fields = BTreeMap::new();
+        // The text is an object: what is not `"name": value` is a comma, or its end.
+        let mut rest = text.trim_start().trim_start_matches('{');
+        while let Some((name, after)) = first::<String>(rest.trim_start_matches(is_between)) {
+            let value = after.trim_start_matches(is_between);
+            let Some((IgnoredAny, after)) = first(value) else {
+                break;
+            };
+            let value = &value[..value.len() - after.len()];
+            if fields.insert(name.clone(), value).is_some() {
+                return wrong("", format!("field `{name}` is there twice"));
+            }
+            rest = after;
+        }
         if let Some(unknown) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-            return wrong("", format!("unknown field `{unknown}`; there are {}", FIELDS.join(", ")));
+            return wrong(
+                "",
+                format!("unknown field `{unknown}`; there are {}", FIELDS.join(", ")),
+            );
         }
         Ok(Line(fields))
     }
@@ -126,12 +141,24 @@ impl<'a> Line<'a> {
     fn get<T: DeserializeOwned>(&self, field: &'static str, what: &str) -> Result<Option<T>, Problem> {
         match self.0.get(field) {
             None => Ok(None),
-            Some(raw) => match serde_json::from_str(raw.get()) {
+            Some(value) => match serde_json::from_str(value) {
                 Ok(value) => Ok(Some(value)),
-                Err(_) => wrong(field, format!("{} is not {what}", raw.get())),
+                Err(_) => wrong(field, format!("{value} is not {what}")),
             },
         }
     }
+}
+
+/// What stands between names and values of an object.
+fn is_between(character: char) -> bool {
+    character.is_ascii_whitespace() || matches!(character, ',' | ':')
+}
+
+/// The JSON value that a text begins with, and the text after it.
+fn first<T: DeserializeOwned>(text: &str) -> Option<(T, &str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<T>();
+    let value = values.next()?.ok()?;
+    Some((value, &text[values.byte_offset()..]))
 }
 
 fn read_line(text: &str, sources: &[Source], before: Option<u64>) -> Result<Given, Problem> {
@@ -169,7 +196,10 @@ fn source(subject: &str, stream: Option<&str>, sources: &[Source]) -> Result<usi
             Some(source) => Ok(*source),
             None => wrong(
                 "stream",
-                format!("no [[source]] takes `{subject}` from {stream}; there are {}", listed()),
+                format!(
+                    "no [[source]] takes `{subject}` from {stream}; there are {}",
+                    listed()
+                ),
             ),
         };
     }
@@ -196,7 +226,7 @@ fn data(line: &Line<'_>) -> Result<Bytes, Problem> {
         return wrong(second, format!("beside `{first}`: an event has one payload"));
     }
     if let Some(json) = line.0.get("data") {
-        return Ok(json.get().to_owned().into());
+        return Ok((*json).to_owned().into());
     }
     if let Some(text) = line.get::<String>("text", "a string")? {
         return Ok(text.into());
@@ -253,7 +283,9 @@ fn time(line: &Line<'_>, before: Option<u64>) -> Result<u64, Problem> {
         ),
         (Some(nanos), Some(before)) if nanos < before => wrong(
             "time",
-            format!("`{text}` is before the event above; a stream keeps its events in the order of their times"),
+            format!(
+                "`{text}` is before the event above; a stream keeps its events in the order of their times"
+            ),
         ),
         (Some(nanos), _) => Ok(nanos),
     }
@@ -282,12 +314,22 @@ mod tests {
     fn payloads_are_kept_to_the_byte() {
         let text = "\n{\"subject\": \"a.x\", \"data\": {\"b\": 1.0,  \"a\":2} }\n\
                     {\"subject\": \"b.y\", \"text\": \"ü\\n\"}\n\
-                    {\"subject\": \"b.y\", \"data_base64\": \"/w==\"}\n{\"subject\": \"b.y\"}";
+                    {\"subject\": \"b.y\", \"data_base64\": \"/w==\"}\n{\"subject\": \"b.y\"}\n\
+                    {\"data\":-1.50e+3,\"subject\":\"b.y\"}";
         let events = events(text).expect("valid lines");
         let data: Vec<&[u8]> = events.iter().map(|event| &event.data[..]).collect();
-        assert_eq!(data, [&b"{\"b\": 1.0,  \"a\":2}"[..], "ü\n".as_bytes(), b"\xff", b""]);
+        assert_eq!(
+            data,
+            [
+                &b"{\"b\": 1.0,  \"a\":2}"[..],
+                "ü\n".as_bytes(),
+                b"\xff",
+                b"",
+                b"-1.50e+3"
+            ]
+        );
         let places: Vec<_> = events.iter().map(|event| (event.line, event.source)).collect();
-        assert_eq!(places, [(2, 0), (3, 1), (4, 1), (5, 1)]);
+        assert_eq!(places, [(2, 0), (3, 1), (4, 1), (5, 1), (6, 1)]);
     }
 
     #[test]
@@ -317,19 +359,53 @@ mod tests {
             (r#"{"data": 1}"#, "e.jsonl:2: subject: missing"),
             (r#"{"subject": 7}"#, "e.jsonl:2: subject: 7 is not a string"),
             (r#"{"subject": "a..b"}"#, "e.jsonl:2: subject:"),
-            (r#"{"subject": "c.x"}"#, "e.jsonl:2: subject: no [[source]] takes `c.x`; there are A (a.>), B"),
+            (
+                r#"{"subject": "c.x"}"#,
+                "e.jsonl:2: subject: no [[source]] takes `c.x`; there are A (a.>), B",
+            ),
             (r#"{"subject": "a.both"}"#, "e.jsonl:2: stream: missing"),
-            (r#"{"subject": "a.x", "stream": "B"}"#, "e.jsonl:2: stream: no [[source]]"),
-            (r#"{"subject": "a.x", "bogus": 1}"#, "e.jsonl:2: unknown field `bogus`"),
-            (r#"{"subject": "a.x", "data": 1, "text": ""}"#, "e.jsonl:2: text: beside `data`"),
-            (r#"{"subject": "a.x", "data_base64": "?"}"#, "e.jsonl:2: data_base64:"),
-            (r#"{"subject": "a.x", "time": "noon"}"#, "e.jsonl:2: time: `noon` is not"),
-            (r#"{"subject": "a.x", "time": "2025-01-01T00:00:00Z"}"#, "e.jsonl:2: time: `2025"),
-            (r#"{"subject": "a.x", "headers": {"A": 1}}"#, "e.jsonl:2: headers: {\"A\": 1} is not"),
-            (r#"{"subject": "a.x", "headers": {"A b": ""}}"#, "e.jsonl:2: headers: `A b`"),
+            (
+                r#"{"subject": "a.x", "stream": "B"}"#,
+                "e.jsonl:2: stream: no [[source]]",
+            ),
+            (
+                r#"{"subject": "a.x", "bogus": 1}"#,
+                "e.jsonl:2: unknown field `bogus`",
+            ),
+            (
+                r#"{"subject": "a.x", "subject": "a.y"}"#,
+                "e.jsonl:2: field `subject` is there twice",
+            ),
+            (
+                r#"{"subject": "a.x", "data": 1, "text": ""}"#,
+                "e.jsonl:2: text: beside `data`",
+            ),
+            (
+                r#"{"subject": "a.x", "data_base64": "?"}"#,
+                "e.jsonl:2: data_base64:",
+            ),
+            (
+                r#"{"subject": "a.x", "time": "noon"}"#,
+                "e.jsonl:2: time: `noon` is not",
+            ),
+            (
+                r#"{"subject": "a.x", "time": "2025-01-01T00:00:00Z"}"#,
+                "e.jsonl:2: time: `2025",
+            ),
+            (
+                r#"{"subject": "a.x", "headers": {"A": 1}}"#,
+                "e.jsonl:2: headers: {\"A\": 1} is not",
+            ),
+            (
+                r#"{"subject": "a.x", "headers": {"A b": ""}}"#,
+                "e.jsonl:2: headers: `A b`",
+            ),
         ] {
             let error = events(&format!("{{\"subject\":\"a.x\"}}\n{line}\n")).expect_err(line);
-            assert!(error.starts_with(said), "{line}\n  said     {error}\n  expected {said}");
+            assert!(
+                error.starts_with(said),
+                "{line}\n  said     {error}\n  expected {said}"
+            );
         }
     }
 

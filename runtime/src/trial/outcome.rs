@@ -137,10 +137,7 @@ impl Outcome {
 
     /// Whether nothing came of it.
     pub fn is_nothing(&self) -> bool {
-        self.emits.is_empty()
-            && self.cells.is_empty()
-            && self.timers.is_empty()
-            && self.dead_letter.is_none()
+        self.emits.is_empty() && self.cells.is_empty() && self.timers.is_empty() && self.dead_letter.is_none()
     }
 }
 

@@ -25,8 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
@@ -223,7 +223,7 @@ fn cell(value: &[u8]) -> String {
 fn json_on_one_line(data: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(data).ok()?;
     let whole = text.trim() == text && !text.contains(['\n', '\r']);
-    let valid = whole && serde_json::from_str::<&RawValue>(text).is_ok();
+    let valid = whole && serde_json::from_str::<IgnoredAny>(text).is_ok();
     valid.then_some(text)
 }
 
@@ -292,7 +292,10 @@ pub fn text(outcome: &Outcome, paint: Paint) -> String {
         out.item("failed", &format!("attempt {n}: {reason}; {again}"));
     }
     for emitted in &outcome.emits {
-        let headers = emitted.headers.iter().map(|(name, value)| format!("{name}: {value}"));
+        let headers = emitted
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}"));
         let headers: Vec<String> = headers.collect();
         let headers = match headers.is_empty() {
             true => String::new(),
@@ -375,17 +378,37 @@ mod tests {
             attempts: Vec::new(),
             emits: vec![Emitted {
                 subject: "out.a".into(),
-                headers: [("A", "1"), ("B", "2"), ("A", "3")].map(|(n, v)| (n.into(), v.into())).into(),
+                headers: [("A", "1"), ("B", "2"), ("A", "3")]
+                    .map(|(n, v)| (n.into(), v.into()))
+                    .into(),
                 data: "{\"b\": 1.0,\"a\":2}".into(),
             }],
             cells: vec![
-                CellChange { name: "gone".into(), before: Some("x".into()), after: None },
-                CellChange { name: "n".into(), before: None, after: Some("7".into()) },
-                CellChange { name: "t".into(), before: Some("".into()), after: Some("hi\n".into()) },
+                CellChange {
+                    name: "gone".into(),
+                    before: Some("x".into()),
+                    after: None,
+                },
+                CellChange {
+                    name: "n".into(),
+                    before: None,
+                    after: Some("7".into()),
+                },
+                CellChange {
+                    name: "t".into(),
+                    before: Some("".into()),
+                    after: Some("hi\n".into()),
+                },
             ],
             timers: vec![
-                TimerChange { name: "off".into(), set: None },
-                TimerChange { name: "on".into(), set: Some((1_500_000_000, vec![0xff].into())) },
+                TimerChange {
+                    name: "off".into(),
+                    set: None,
+                },
+                TimerChange {
+                    name: "on".into(),
+                    set: Some((1_500_000_000, vec![0xff].into())),
+                },
             ],
             dead_letter: None,
         }
@@ -411,7 +434,14 @@ mod tests {
 
     #[test]
     fn only_whole_json_on_one_line_is_data() {
-        for (data, json) in [("{}", true), ("1", true), ("{} ", false), ("[1,\n2]", false), ("x", false), ("", false)] {
+        for (data, json) in [
+            ("{}", true),
+            ("1", true),
+            ("{} ", false),
+            ("[1,\n2]", false),
+            ("x", false),
+            ("", false),
+        ] {
             assert_eq!(json_on_one_line(data.as_bytes()).is_some(), json, "{data:?}");
         }
     }

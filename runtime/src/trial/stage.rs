@@ -405,13 +405,7 @@ impl Stage {
                 Ended::Missing => bail!("a key is not in memory, although nothing is ever evicted"),
             }
         }
-        let log = std::mem::take(
-            &mut *self
-                .lines
-                .caught
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let log = std::mem::take(&mut *self.lines.caught.lock().unwrap_or_else(PoisonError::into_inner));
         Ok((workspace, Course { log, attempts }))
     }
 
