@@ -1,8 +1,6 @@
 //! What one event, or one timer that fired, came to: read from the batch that
 //! commits it, so that what is shown is what becomes visible.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use tracing::Level;
 
@@ -26,7 +24,7 @@ pub struct Outcome {
     pub time: u64,
     /// The timer's name, where this is one that fired.
     pub timer: Option<String>,
-    /// What the handler logged, in all attempts.
+    /// What the handler logged in its last attempt.
     pub log: Vec<(Level, String)>,
     /// Attempts that failed and were followed by another.
     pub attempts: Vec<Attempt>,
@@ -139,9 +137,4 @@ impl Outcome {
     pub fn is_nothing(&self) -> bool {
         self.emits.is_empty() && self.cells.is_empty() && self.timers.is_empty() && self.dead_letter.is_none()
     }
-}
-
-/// State of a key of which nothing is known.
-pub fn no_state() -> Arc<KeyState> {
-    Arc::default()
 }

@@ -104,6 +104,13 @@ struct Lines {
     dispatch: Dispatch,
 }
 
+impl Lines {
+    /// What was caught since the last time.
+    fn take(&self) -> Vec<(tracing::Level, String)> {
+        std::mem::take(&mut *self.caught.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl Stage {
     /// Compiles the handler and prepares a log for it that begins at the time of
     /// the first event.
@@ -395,17 +402,21 @@ impl Stage {
             (workspace, ended) = ran.await.context("the host broke an invariant of its own")?;
             match ended {
                 Ended::Waiting => break,
-                Ended::Retry { reason } => attempts.push(Attempt {
-                    backoff_ms: self.context.manifest.retry.wait_ms(attempts.len() as u32 + 1),
-                    reason,
-                }),
+                Ended::Retry { reason } => {
+                    // The next attempt is the same one again, and logs the same.
+                    self.lines.take();
+                    attempts.push(Attempt {
+                        backoff_ms: self.context.manifest.retry.wait_ms(attempts.len() as u32 + 1),
+                        reason,
+                    });
+                }
                 // The time of a run is up before its event began; only the clock of
                 // this machine can be the cause.
                 Ended::Full => {}
                 Ended::Missing => bail!("a key is not in memory, although nothing is ever evicted"),
             }
         }
-        let log = std::mem::take(&mut *self.lines.caught.lock().unwrap_or_else(PoisonError::into_inner));
+        let log = self.lines.take();
         Ok((workspace, Course { log, attempts }))
     }
 
