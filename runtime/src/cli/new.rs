@@ -102,7 +102,8 @@ pub fn new(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             }
             absolute.display().to_string()
         }
-        None => format!("{SDK_FOLDER}/guest/{}", lang.sdk()),
+        // With the dot, without which Go takes it for a module's name.
+        None => format!("./{SDK_FOLDER}/guest/{}", lang.sdk()),
     };
 
     let folder = Path::new(name);
