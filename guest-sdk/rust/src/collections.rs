@@ -40,14 +40,16 @@ use crate::state::{Cell, Codec, Error, Json, cell};
 /// ```
 pub struct Map<K, V, C = Json> {
     prefix: String,
-    types: PhantomData<fn() -> (K, V, C)>,
+    key: PhantomData<fn() -> K>,
+    value: PhantomData<fn() -> (V, C)>,
 }
 
 impl<K: Display + FromStr + Ord, V, C: Codec<V>> Map<K, V, C> {
     pub(crate) fn new(name: &str) -> Self {
         Map {
             prefix: format!("{name}/"),
-            types: PhantomData,
+            key: PhantomData,
+            value: PhantomData,
         }
     }
 
