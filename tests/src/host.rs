@@ -56,6 +56,8 @@ pub struct Launch {
     pub plugins: PathBuf,
     pub name: String,
     pub http: String,
+    /// Further arguments of `weir run`.
+    pub more: Vec<String>,
     data: Arc<TempDir>,
 }
 
@@ -68,12 +70,19 @@ impl Launch {
             plugins: plugins.into(),
             name: "h1".into(),
             http: "127.0.0.1:0".into(),
+            more: Vec::new(),
             data: Arc::new(TempDir::new()?),
         })
     }
 
     pub fn name(mut self, name: &str) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// With further arguments of `weir run`.
+    pub fn with(mut self, more: &[&str]) -> Self {
+        self.more.extend(more.iter().map(|word| (*word).to_owned()));
         self
     }
 
@@ -109,7 +118,8 @@ impl Launch {
             .arg("--plugins")
             .arg(&self.plugins)
             .arg("--data")
-            .arg(self.data.path());
+            .arg(self.data.path())
+            .args(&self.more);
         Host::spawn(command, &self.name, &self.http)
     }
 }
@@ -274,6 +284,14 @@ impl Host {
     pub async fn interrupt(self) -> Result<Option<i32>> {
         signal(self.pid, "INT").await?;
         Ok(self.ends().await?.0)
+    }
+
+    /// The most memory that the process ever had, in bytes.
+    pub fn memory_max(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kib.context("no VmHWM in the process's status")?.trim().parse::<u64>()? * 1024)
     }
 
     /// Processes that this one started and that still run (Linux's `/proc`).

@@ -65,3 +65,8 @@ pub fn seed() -> u64 {
     println!("WEIR_SEED={seed}");
     seed
 }
+
+/// The handler that the README shows whole compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use weir::log::jetstream::check_server_version;
+
+use crate::{PATIENCE, until};
 
 /// How long a server may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -80,6 +82,38 @@ impl NatsServer {
         }
     }
 
+    /// Changes the lines of [`NatsServer::start_with`] while it runs.
+    ///
+    /// # Errors
+    /// The server's log, where it does not take them.
+    pub async fn reload(&mut self, config: &str) -> Result<()> {
+        let log = self.dir.path().join("nats.log");
+        let reloads = || read_log(&log).matches("Reloaded server configuration").count();
+        let before = reloads();
+        self.config = config.into();
+        self.write_config(&self.dir.path().join("nats.conf"))?;
+        let pid = self.child.as_ref().context("it does not run")?.id();
+        crate::host::signal(pid, "HUP").await?;
+        until("the server has read its configuration again", PATIENCE, async || {
+            ensure!(reloads() > before, "{}", read_log(&log));
+            Ok(())
+        })
+        .await
+    }
+
+    fn write_config(&self, file: &Path) -> Result<()> {
+        fs::write(
+            file,
+            format!(
+                "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: {:?} }}\n{}\n",
+                self.port,
+                self.dir.path().join("data"),
+                self.config
+            ),
+        )?;
+        Ok(())
+    }
+
     /// Starts it again on the same port and data, after killing it if it runs.
     ///
     /// # Errors
@@ -88,15 +122,7 @@ impl NatsServer {
         self.kill();
         let config = self.dir.path().join("nats.conf");
         let log = self.dir.path().join("nats.log");
-        fs::write(
-            &config,
-            format!(
-                "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: {:?} }}\n{}\n",
-                self.port,
-                self.dir.path().join("data"),
-                self.config
-            ),
-        )?;
+        self.write_config(&config)?;
         let ready_before = read_log(&log).matches("Server is ready").count();
         let mut child = Command::new(&self.binary)
             .arg("-c")

@@ -390,6 +390,36 @@ async fn a_deleted_ledger_stops_commits_and_is_not_made_again() -> Result<()> {
     Ok(())
 }
 
+/// PROTOCOL rule 19: the host's user loses the right to publish what a handler emits.
+/// A denied publish has no answer, only an error beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_that_was_lost_stops_commits_until_it_is_back() -> Result<()> {
+    let users = |denied: &str| {
+        format!(
+            "no_auth_user: admin\n\
+             authorization {{ users [ {{ user: admin, password: p }}, \
+             {{ user: weir, password: p, permissions: {{ publish: {{ deny: {denied:?} }} }} }} ] }}"
+        )
+    };
+    let mut flights = Flights::new(seed(), 20);
+    let mut system = System::start_on(NatsServer::start_with(&users("nothing"))?).await?;
+    system.rotations()?;
+    let as_user = system.nats.url().replace("://", "://weir:p@");
+    let host = system.launch.clone().through(&as_user).start().await?;
+    flights.publish(&system.bus, 200).await?;
+    system.all_counted(&flights).await?;
+
+    system.nats.reload(&users("rotations.>")).await?;
+    flights.publish(&system.bus, 500).await?;
+    says_what_to_do(&system, &host, "rotations.").await?;
+
+    system.nats.reload(&users("nothing")).await?;
+    system.all_counted(&flights).await?;
+    host.readyz(200, "").await?;
+    let counts = check::per_key_sequence(&system.bus, LEDGER, "rotations.>").await?;
+    check::same_counts(&counts, &flights.counts)
+}
+
 /// The ledger, what is wrong with it and what to do are on `/readyz`, in `weir
 /// handlers` and in the log.
 async fn says_what_to_do(system: &System, host: &weir_tests::host::Host, wrong: &str) -> Result<()> {

@@ -6,7 +6,8 @@ use std::fs;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use weir_tests::host::{self, parent, weir};
+use weir_tests::bus::{Bus, Outgoing};
+use weir_tests::host::{self, Weir, parent, weir};
 use weir_tests::plugins::{Plugins, ROTATIONS, component};
 use weir_tests::system::{Flights, LEDGER, ROTATIONS_MANIFEST, System};
 use weir_tests::{PATIENCE, seed, until};
@@ -188,4 +189,53 @@ async fn up_is_a_whole_system_and_leaves_nothing_behind() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// A handler that is being written gains subjects from one start to the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn up_takes_in_what_a_handler_has_gained() -> Result<()> {
+    let plugins = Plugins::new()?;
+    let folder = TempDir::new()?;
+    plugins.put("rotations", "1.0.0", ROTATIONS, ROTATIONS_MANIFEST)?;
+    let up = host::up(plugins.path(), folder.path()).await?;
+    ensure!(up.interrupt().await? == Some(0));
+
+    let more = ROTATIONS_MANIFEST
+        .replace("[\"rotations.>\"]", "[\"rotations.>\", \"extra.*\"]")
+        .replace("FLIGHTS", "MOVES")
+        .replace("flights.>", "moves.>");
+    plugins.put("rotations-2", "1.0.0", ROTATIONS, &more)?;
+    let up = host::up(plugins.path(), folder.path()).await?;
+    up.readyz(200, "").await?;
+    up.says("extra.*").await?;
+    let url = server_of(&up)?;
+    let bus = Bus::connect(&url).await?;
+    bus.publish(Outgoing::new("moves.k", "{}")).await?;
+    let weir = Weir::new(&url, "DEV");
+    until("the new handler has handled it", PATIENCE, async || {
+        let cells = weir.cells("rotations-2", "k").await?;
+        ensure!(cells.get("n").map(String::as_str) == Some("1"), "{cells:?}");
+        Ok(())
+    })
+    .await?;
+    ensure!(up.interrupt().await? == Some(0));
+    Ok(())
+}
+
+/// Where a development system's server is.
+fn server_of(up: &host::Host) -> Result<String> {
+    let said = up.stderr();
+    let url = said.split_once("nats-server on ").and_then(|(_, rest)| rest.split_once(','));
+    Ok(url.context("`weir up` does not say where its server is")?.0.to_owned())
+}
+
+/// A terminal's colours are for a terminal; scripts get none, and NO_COLOR ends them for people too.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_has_colours_where_nobody_sees_them() -> Result<()> {
+    for args in [&["--help"][..], &["handlers", "--bogus"], &["inspect", "/no/such/file"]] {
+        let output = weir(args).await?;
+        let said = output.stdout + &output.stderr;
+        ensure!(!said.contains('\x1b'), "{args:?}: {said:?}");
+    }
+    Ok(())
 }

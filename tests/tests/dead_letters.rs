@@ -1,7 +1,7 @@
 //! What a handler will not take is kept, can be looked at, and comes back.
 
 use anyhow::{Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_tests::bus::Outgoing;
 use weir_tests::plugins::PROBE;
 use weir_tests::system::{LEDGER, PROBE_MANIFEST, System};
@@ -33,9 +33,8 @@ async fn a_redriven_event_keeps_its_id_and_counts_once() -> Result<()> {
 
     system.tell("k", "set customer Ada\nemit out.ready x").await?;
     system.emitted("out.ready", 1).await?;
-    weir.run(&["dead-letters", "redrive", "probe", &id])
-        .await?
-        .exits(0)?;
+    let redriven: Value = weir.json(&["dead-letters", "redrive", "probe", &id]).await?;
+    ensure!(redriven == json!({ "redriven": [id], "failed": [] }), "{redriven}");
     let event = system.emitted("out.event", 1).await?[0].text();
     ensure!(event.contains(&format!("id {id}\n")), "it came back as {event}");
 

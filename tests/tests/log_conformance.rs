@@ -144,7 +144,7 @@ macro_rules! suite {
 }
 
 suite! {
-    settings_read_back fences batches_are_whole lasts_and_scans many_lasts rollup_and_purge ttl
+    settings_read_back subjects_change fences batches_are_whole lasts_and_scans many_lasts rollup_and_purge ttl
     schedules_fire schedules_are_replaced_and_cancelled reading starts too_large missing_stream emptied_subject
 }
 
@@ -158,6 +158,20 @@ async fn settings_read_back(rig: &Rig) {
     };
     let again = rig.log.create_stream("S", &other).await.expect("exists already");
     assert_eq!(again.created, state.created);
+}
+
+async fn subjects_change(rig: &Rig) {
+    put(&rig.log, "s.a", "1").await;
+    let before = rig.log.stream("S").await.expect("is there");
+    let subjects = ["s.>", "more.*"].map(String::from);
+    rig.log.set_subjects("S", &subjects).await.expect("changed");
+    put(&rig.log, "more.a", "2").await;
+    let after = rig.log.stream("S").await.expect("is there");
+    assert_eq!(after.settings.subjects, subjects);
+    let mut others = after.settings;
+    others.subjects.clone_from(&before.settings.subjects);
+    assert_eq!(others, before.settings);
+    assert_eq!((after.created, after.first, after.last), (before.created, 1, 2));
 }
 
 async fn fences(rig: &Rig) {

@@ -57,6 +57,9 @@ enum Command {
     Demo(demo::Arguments),
     /// Sets up and measures; the arguments are those of weir-bench
     Bench {
+        /// Compares guest languages instead, and writes the table of docs/languages.md
+        #[arg(long)]
+        languages: bool,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -69,7 +72,10 @@ fn main() -> ExitCode {
         Command::Plugins { names, lang } => plugins::command(&names, &lang),
         Command::Test => test::command(),
         Command::Demo(arguments) => demo::command(&arguments),
-        Command::Bench { arguments } => bench::command(&arguments),
+        Command::Bench {
+            languages,
+            arguments,
+        } => bench::command(languages, &arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

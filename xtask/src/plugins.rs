@@ -21,11 +21,11 @@ pub const WORKSPACES: [&str; 2] = ["plugins", "tests/fixtures/guests"];
 /// `plugins/<language>/<name>`.
 const EXAMPLES: &str = "plugins";
 
-struct Guest {
-    language: Language,
+pub struct Guest {
+    pub language: Language,
     /// As on the command line: `rotations`, `python/rotations`.
-    name: String,
-    folder: PathBuf,
+    pub name: String,
+    pub folder: PathBuf,
 }
 
 /// `cargo xtask plugins`
@@ -110,6 +110,13 @@ fn build_rust(guests: &[Guest]) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(components)
+}
+
+/// The example that every language has.
+pub fn rotations() -> Result<Vec<Guest>> {
+    let mut guests = all()?;
+    guests.retain(|guest| guest.folder.ends_with("rotations"));
+    Ok(guests)
 }
 
 /// Every guest of the repository.

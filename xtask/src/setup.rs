@@ -122,7 +122,7 @@ fn text((major, minor, patch): Version) -> String {
     format!("{major}.{minor}.{patch}")
 }
 
-fn make_executable(file: &Path) -> Result<()> {
+pub fn make_executable(file: &Path) -> Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

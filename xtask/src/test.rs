@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use crate::languages::Language;
 use crate::{demo, exec, plugins, root, setup};
 
 /// Flights of the demonstration in the tests: all airports and carriers, some without a tail number.
@@ -50,7 +51,8 @@ pub fn command() -> Result<()> {
 
     let demonstration = demo::Arguments {
         events: Some(DEMO_EVENTS),
-        ..demo::Arguments::default()
+        lang: Language::Rust,
+        json: false,
     };
     demo::run(&server, &flights, &demonstration)?;
 

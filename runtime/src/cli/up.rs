@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+
 use super::nats_server::NatsServer;
 use super::run::{self, Signals};
 use crate::config::{HostOptions, LedgerOptions, NatsOptions, Options};
@@ -11,7 +13,7 @@ use crate::connect;
 use crate::deployment::manifest::Manifest;
 use crate::deployment::plugins::load_folder;
 use crate::ledger;
-use crate::log::{self, Log, StreamSettings};
+use crate::log::{self, Log, StreamSettings, StreamState};
 use crate::model::pattern;
 
 const LEDGER_DEFAULT: &str = "DEV";
@@ -25,7 +27,7 @@ Examples:
   weir up                   the handlers in this folder
 
 Starts a nats-server on 127.0.0.1 (port 4222 if it is free) with its data in .weir/nats, creates what is missing
-of the ledger DEV and of the handlers' source streams, and runs a host. Ctrl-C stops all of it. The data stays;
+of the ledger DEV and of the handlers' source streams (subjects, too), and runs a host. Ctrl-C stops all of it. The data stays;
 remove .weir to begin anew.";
 
 #[derive(Debug, clap::Args)]
@@ -73,7 +75,7 @@ pub async fn up(mut options: Options, arguments: Arguments) -> anyhow::Result<Ex
     config.nats.url.clone_from(&server.url);
     let served = tokio::select! {
         served = async {
-            create_sources(&config, &manifests).await?;
+            prepare_streams(&config, &manifests).await?;
             run::serve(config, &mut signals).await
         } => served,
         error = server.ended() => return Err(error),
@@ -92,9 +94,11 @@ pub(super) fn widen<'a>(subjects: &mut Vec<String>, more: impl Iterator<Item = &
     }
 }
 
-/// Creates the source streams that do not exist. Only for development: in
-/// production a missing source is more likely a mistake in its name.
-async fn create_sources(config: &crate::config::Config, manifests: &[Manifest]) -> anyhow::Result<()> {
+/// Creates the source streams that do not exist, and gives those that do, and the
+/// ledger, the subjects that handlers have gained since. Only for development: in
+/// production a missing source is more likely a mistake in its name, and a
+/// ledger's subjects are the operator's.
+async fn prepare_streams(config: &crate::config::Config, manifests: &[Manifest]) -> anyhow::Result<()> {
     let mut sources: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for source in manifests.iter().flat_map(|manifest| &manifest.sources) {
         // The ledger as a source is created as the ledger.
@@ -102,13 +106,15 @@ async fn create_sources(config: &crate::config::Config, manifests: &[Manifest]) 
             widen(sources.entry(&source.stream).or_default(), source.subjects.iter());
         }
     }
-    if sources.is_empty() {
-        return Ok(());
-    }
     let log = connect::for_command(&config.nats).await?;
+    match log.stream(&config.ledger.name).await {
+        Ok(found) => add_subjects(&log, &found, &config.ledger.subjects).await?,
+        Err(log::Error::NoStream(_)) => {} // the host creates it
+        Err(error) => return Err(error.into()),
+    }
     for (stream, subjects) in sources {
         match log.stream(stream).await {
-            Ok(_) => {}
+            Ok(found) => add_subjects(&log, &found, &subjects).await?,
             Err(log::Error::NoStream(_)) => {
                 let shown = subjects.join(", ");
                 let settings = StreamSettings {
@@ -126,6 +132,21 @@ async fn create_sources(config: &crate::config::Config, manifests: &[Manifest]) 
             Err(error) => return Err(error.into()),
         }
     }
+    Ok(())
+}
+
+/// Has a stream take in `more` beside the subjects it has.
+async fn add_subjects(log: &dyn Log, stream: &StreamState, more: &[String]) -> anyhow::Result<()> {
+    let mut subjects = stream.settings.subjects.clone();
+    widen(&mut subjects, more.iter());
+    if subjects == stream.settings.subjects {
+        return Ok(());
+    }
+    let shown = subjects.join(", ");
+    log.set_subjects(&stream.name, &subjects)
+        .await
+        .with_context(|| format!("stream {} cannot be given the subjects {shown}", stream.name))?;
+    eprintln!("stream {} has the subjects {shown} now", stream.name);
     Ok(())
 }
 

@@ -698,12 +698,12 @@ fn files_that_are_no_handlers_are_refused_with_what_to_do() {
 fn inspection_says_what_a_file_is() {
     let inspection = inspect(&engine(), &module(PROBE));
     assert_eq!(inspection.kind, ArtifactKind::CoreModule);
-    assert_eq!(inspection.wit.as_deref(), Some("0.1.0"));
+    assert_eq!(inspection.wit.as_deref(), Some("0.1.1"));
     assert_eq!(inspection.exports, ["handle"]);
     assert!(
         inspection
             .imports
-            .contains(&"weir:handler/output@0.1.0".to_owned()),
+            .contains(&"weir:handler/output@0.1.1".to_owned()),
         "{inspection:?}"
     );
     assert_eq!(inspection.accepted, Ok(()));

@@ -197,6 +197,9 @@ pub trait Log: Send + Sync + 'static {
     /// Creates the stream; it is no error if it exists with any settings.
     async fn create_stream(&self, stream: &str, settings: &StreamSettings) -> Result<StreamState, Error>;
 
+    /// Gives a stream other subjects, and leaves every other setting of it as it is.
+    async fn set_subjects(&self, stream: &str, subjects: &[String]) -> Result<(), Error>;
+
     /// Appends one message, or several as one atomic batch (ADR-50): all or
     /// none, in order, the answer only after all are stored. Bounded in time by
     /// the implementation; [`AppendError::Unknown`] after that.

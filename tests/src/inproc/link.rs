@@ -51,6 +51,8 @@ pub struct Sent {
     pub subjects: Vec<String>,
     /// Subjects of the commit records in it.
     pub records: Vec<String>,
+    /// Their attempt ids.
+    pub attempts: Vec<String>,
 }
 
 impl Sent {
@@ -77,8 +79,13 @@ impl Sent {
             None if batch.len() == 1 => Kind::Meta,
             None => Kind::Checkpoint,
         };
+        let attempt = |append: &&Append| {
+            let header = append.headers.iter().find(|(name, _)| name == record::ATTEMPT_HEADER);
+            header.map(|(_, attempt)| attempt.clone())
+        };
         Sent {
             kind,
+            attempts: records.iter().filter_map(attempt).collect(),
             records: records.iter().map(|a| a.subject.clone()).collect(),
             subjects,
         }
@@ -253,6 +260,11 @@ impl Log for Link {
     async fn create_stream(&self, stream: &str, settings: &StreamSettings) -> Result<StreamState, Error> {
         self.reachable().await?;
         self.log.create_stream(stream, settings).await
+    }
+
+    async fn set_subjects(&self, stream: &str, subjects: &[String]) -> Result<(), Error> {
+        self.reachable().await?;
+        self.log.set_subjects(stream, subjects).await
     }
 
     async fn append(&self, stream: &str, batch: Vec<Append>) -> Result<Appended, AppendError> {

@@ -1,6 +1,7 @@
 //! Rules 1 and 3: what is in a batch together, and commits whose outcome is not
 //! known.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -144,8 +145,45 @@ async fn what_the_server_is_too_busy_for_goes_again_one_by_one() {
             .map(|s| s.records.len())
             .collect();
         assert_eq!(sent, [2, 1, 1], "{refusal}");
+        let attempts = sender.link.sent(Kind::Commit);
+        let attempts: Vec<String> = attempts.into_iter().flat_map(|s| s.attempts).collect();
+        let distinct: BTreeSet<&String> = attempts.iter().collect();
+        assert_eq!((attempts.len(), distinct.len()), (4, 4), "each send is an attempt of its own");
         assert_eq!(world.texts("out.*").await.len(), 2, "{refusal}");
     }
+}
+
+/// Rule 1. What a partition expects is known only once its commit is settled: the
+/// next group waits, and takes in what comes meanwhile. Other partitions go on.
+#[tokio::test]
+async fn a_partition_has_one_commit_under_way() {
+    let world = World::new().await;
+    let (slow, other) = (key_in(0, 2, 0), key_in(1, 2, 0));
+    let host = world.host("a", &[probe(2, "")]).await;
+    for key in [&slow, &other] {
+        let first = world.tell(key, SINGLE).await;
+        world.handled(key, 2, first).await;
+    }
+    let commits = || {
+        let sent = host.sent(Kind::Commit).into_iter();
+        sent.filter(|s| s.records.iter().any(|record| record.ends_with(".0"))).count()
+    };
+    let before = commits();
+    host.next_of(Kind::Commit, ".0", Fate::Hold);
+    world.tell(&slow, SINGLE).await;
+    eventually("a commit is held", async || commits() == before + 1).await;
+    for _ in 0..20 {
+        let last = world.tell(&slow, SINGLE).await;
+        let event = world.tell(&other, SINGLE).await;
+        world.handled(&other, 2, event).await;
+        assert!(last < event);
+    }
+    assert_eq!(commits(), before + 1, "a second one was sent before the first was settled");
+    host.release();
+    let last = world.tell(&slow, SINGLE).await;
+    world.handled(&slow, 2, last).await;
+    assert_eq!(world.cells("probe", &slow).await["n"], "23");
+    assert!(commits() <= before + 5, "what came meanwhile is one group, or few");
 }
 
 /// Programs for five events of one key: with messages of their own, so that they

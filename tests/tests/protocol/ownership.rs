@@ -179,6 +179,43 @@ async fn a_checkpoint_of_a_replaced_owner_is_refused() {
     world.emitted("out.c", &["old", "<none>"]).await;
 }
 
+/// Rule 8. A checkpoint of several batches is broken off after its first one: meta
+/// still names the record before it, so that replay writes all of it again.
+#[tokio::test]
+async fn half_a_checkpoint_is_no_checkpoint() {
+    let world = World::new().await;
+    let host = tiny("a").start(&world, &[probe(1, "")]).await;
+    let mut batches = 0;
+    let link = host.link();
+    host.rule(move |sent| match sent.kind {
+        Kind::Checkpoint => {
+            batches += 1;
+            match batches {
+                1 => Fate::Pass,
+                _ => {
+                    link.freeze(true);
+                    Fate::LoseRequest
+                }
+            }
+        }
+        _ => Fate::Pass,
+    });
+    // More cells than one batch takes, and enough bytes to be written at once.
+    for key in ["k1", "k2"] {
+        world.tell(key, "fill c 600 200").await;
+    }
+    eventually("half a checkpoint is written", async || host.is_frozen()).await;
+    drop(host);
+
+    let _host = world.host("b", &[probe(1, "")]).await;
+    for (key, subject) in [("k1", "out.one"), ("k2", "out.two")] {
+        world.tell(key, &format!("cells c {subject}")).await;
+        eventually("the cells are named", async || !world.texts(subject).await.is_empty()).await;
+        let names = world.texts(subject).await;
+        assert_eq!(names[0].split(',').count(), 600, "{key}: {names:?}");
+    }
+}
+
 /// Rule 9, the other way round: the bucket is older than the ledger says (a lost
 /// tail, a backup that was restored). What the records still hold is replayed; the
 /// cells do not go back in time.

@@ -48,6 +48,18 @@ impl Language {
         }
     }
 
+    /// As in a text.
+    pub fn title(self) -> &'static str {
+        match self {
+            Language::Rust => "Rust",
+            Language::Python => "Python",
+            Language::Javascript => "JavaScript",
+            Language::Typescript => "TypeScript",
+            Language::C => "C",
+            Language::Go => "Go",
+        }
+    }
+
     /// Sets the language up if it is not yet.
     ///
     /// # Errors

@@ -236,6 +236,10 @@ impl Log for JetStream {
         self.stream_state(stream).await
     }
 
+    async fn set_subjects(&self, stream: &str, subjects: &[String]) -> Result<(), Error> {
+        self.change_subjects(stream, subjects).await
+    }
+
     async fn create_stream(&self, stream: &str, settings: &StreamSettings) -> Result<StreamState, Error> {
         self.create(stream, settings).await
     }

@@ -163,6 +163,23 @@ impl JetStream {
         }
     }
 
+    /// The configuration goes back as the server gave it, but for the subjects:
+    /// it has fields that are not known here.
+    pub(super) async fn change_subjects(&self, stream: &str, subjects: &[String]) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Found {
+            config: serde_json::Map<String, serde_json::Value>,
+        }
+        let found = self
+            .api::<Found>(stream, &format!("STREAM.INFO.{stream}"), &serde_json::json!({}))
+            .await?;
+        let mut config = found.config;
+        config.insert("subjects".into(), subjects.into());
+        self.api::<Found>(stream, &format!("STREAM.UPDATE.{stream}"), &config)
+            .await?;
+        Ok(())
+    }
+
     pub(super) async fn purge_below(&self, stream: &str, filter: &str, below: u64) -> Result<(), Error> {
         #[derive(Deserialize)]
         struct Purged {

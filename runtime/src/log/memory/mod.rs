@@ -184,6 +184,11 @@ impl Log for MemoryLog {
         Ok(store.state())
     }
 
+    async fn set_subjects(&self, stream: &str, subjects: &[String]) -> Result<(), Error> {
+        self.reachable()?;
+        self.with(stream, |store, _| store.set_subjects(subjects))
+    }
+
     async fn append(&self, stream: &str, batch: Vec<Append>) -> Result<Appended, AppendError> {
         for append in &batch {
             let headers: usize = append.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();

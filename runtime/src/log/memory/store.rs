@@ -46,6 +46,10 @@ impl Store {
         }
     }
 
+    pub(super) fn set_subjects(&mut self, subjects: &[String]) {
+        self.settings.subjects = subjects.to_vec();
+    }
+
     pub(super) fn state(&self) -> StreamState {
         StreamState {
             name: self.name.clone(),
