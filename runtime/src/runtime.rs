@@ -273,7 +273,11 @@ fn load(config: &Config, status: &StatusHandle) -> Vec<Deployed> {
     loaded
 }
 
-async fn compile(
+/// Compiles a handler for a ledger.
+///
+/// # Errors
+/// The handler would read or write what it may not, or its file is refused.
+pub(crate) async fn compile(
     engine: &Arc<Engine>,
     deployed: &Deployed,
     ledger: &Ledger,

@@ -45,6 +45,18 @@ fn wrong_use_is_2_and_says_what_is_wrong() {
             "cannot be used with",
         ),
         (&["dead-letters", "show", "h"], "required"),
+        (&["new", "x"], "--lang"),
+        (&["new", "x", "--lang", "cobol"], "invalid value 'cobol'"),
+        (
+            &["new", "../x", "--lang", "rust"],
+            "`../x` is no name for a handler",
+        ),
+        (
+            &["new", "x", "--lang", "rust", "--sdk", "gone"],
+            "--sdk gone: cannot be read",
+        ),
+        (&["test"], "required"),
+        (&["test", "gone"], "gone: cannot be read"),
         (&["state", "get", "h"], "required"),
     ] {
         let output = weir(arguments);
@@ -88,7 +100,9 @@ fn what_fails_is_1() {
 #[test]
 fn every_command_has_help_with_examples() {
     for command in [
-        &["up"][..],
+        &["new"][..],
+        &["test"],
+        &["up"],
         &["run"],
         &["handlers"],
         &["state"],

@@ -37,6 +37,8 @@ async fn wrong_use_is_2_and_says_what_would_be_right() -> Result<()> {
         "dead-letters",
         "inspect",
         "check",
+        "new",
+        "test",
     ] {
         ensure!(help.stdout.contains(command), "--help does not name {command}");
     }

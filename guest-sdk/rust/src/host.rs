@@ -44,6 +44,10 @@ pub(crate) mod calls {
         wit::state::get(cell)
     }
 
+    pub(crate) fn get_many(cells: &[String]) -> Vec<Option<Vec<u8>>> {
+        wit::state::get_many(cells)
+    }
+
     pub(crate) fn set(cell: &str, value: &[u8]) {
         wit::state::set(cell, value)
     }
@@ -70,6 +74,10 @@ pub(crate) mod calls {
 
     pub(crate) fn cancel_timer(name: &str) {
         wit::timers::cancel(name)
+    }
+
+    pub(crate) fn timer_due(name: &str) -> Option<u64> {
+        wit::timers::due(name)
     }
 
     pub(crate) fn config(name: &str) -> Option<String> {

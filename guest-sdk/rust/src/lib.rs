@@ -26,7 +26,7 @@
 //! | for | there is |
 //! | --- | --- |
 //! | what happened | [`Event`]: subject, key, time, headers, [`Event::json`] |
-//! | remembering | [`state`]: cells of the event's key, typed or as bytes |
+//! | remembering | [`state`]: cells of the event's key, typed or as bytes; maps and queues of them |
 //! | telling others | [`output`]: events that appear when this one is committed |
 //! | doing it later | [`timers`]: durable, per key |
 //! | settings | [`config`]: the `[config]` table of `handler.toml` |
@@ -49,6 +49,7 @@ pub mod state;
 pub mod testing;
 pub mod timers;
 
+mod collections;
 mod error;
 mod event;
 mod host;

@@ -3,7 +3,8 @@
 //! A cell is a name and some bytes. Reads see the writes of this invocation;
 //! all of them are committed with everything else it did. [`cell`] gives a typed
 //! view, as JSON unless told otherwise, so that `weir state get` shows something
-//! that people can read; [`get`] and [`set`] are for bytes.
+//! that people can read; [`get`] and [`set`] are for bytes. [`map`] and [`queue`] keep
+//! many values, each in a cell of its own.
 //!
 //! ```
 //! use weir_guest::prelude::*;
@@ -20,12 +21,14 @@
 //! # assert_eq!(host.cell("k", "last"), Some(&br#""a.b""#[..]));
 //! ```
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::marker::PhantomData;
+use std::str::FromStr;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use crate::collections::{Map, Queue};
 use crate::host::calls;
 
 /// The bytes of a cell of the event's key.
@@ -46,6 +49,22 @@ pub fn delete(cell: &str) {
 /// Names of the key's cells that begin with `prefix`, in byte order.
 pub fn cells(prefix: &str) -> Vec<String> {
     calls::cells(prefix)
+}
+
+/// The bytes of several cells, in one call, in the order of `cells`.
+pub fn get_many(cells: &[&str]) -> Vec<Option<Vec<u8>>> {
+    let names: Vec<String> = cells.iter().map(|&cell| cell.to_owned()).collect();
+    calls::get_many(&names)
+}
+
+/// A map with a cell per entry, its values kept as JSON.
+pub fn map<K: Display + FromStr + Ord, V: Serialize + DeserializeOwned>(name: &str) -> Map<K, V> {
+    Map::new(name)
+}
+
+/// A queue with a cell per item, kept as JSON.
+pub fn queue<T: Serialize + DeserializeOwned>(name: &str) -> Queue<T> {
+    Queue::new(name)
 }
 
 /// A typed view of the cell, kept as JSON: an integer is its decimal text.
@@ -79,16 +98,22 @@ pub fn cell<T>(name: impl Into<String>) -> Cell<T, Json> {
 /// # assert_eq!(host.cell("k", "n"), Some(&[0, 0, 0, 0, 0, 0, 0, 1][..]));
 /// ```
 pub fn cell_with<T, C>(name: impl Into<String>) -> Cell<T, C> {
-    Cell {
-        name: name.into(),
-        types: PhantomData,
-    }
+    Cell::new(name.into())
 }
 
 /// A cell of the event's key that holds a `T`, written by the codec `C`.
 pub struct Cell<T, C = Json> {
     name: String,
     types: PhantomData<fn() -> (T, C)>,
+}
+
+impl<T, C> Cell<T, C> {
+    pub(crate) fn new(name: String) -> Self {
+        Cell {
+            name,
+            types: PhantomData,
+        }
+    }
 }
 
 impl<T, C: Codec<T>> Cell<T, C> {
@@ -136,11 +161,7 @@ impl<T, C: Codec<T>> Cell<T, C> {
     }
 
     fn error(&self, doing: &'static str, source: BoxError) -> Error {
-        Error {
-            doing,
-            cell: self.name.clone(),
-            source,
-        }
+        Error::new(doing, &self.name, source)
     }
 }
 
@@ -174,6 +195,16 @@ pub struct Error {
     doing: &'static str,
     cell: String,
     source: BoxError,
+}
+
+impl Error {
+    pub(crate) fn new(doing: &'static str, cell: &str, source: BoxError) -> Self {
+        Error {
+            doing,
+            cell: cell.to_owned(),
+            source,
+        }
+    }
 }
 
 impl fmt::Display for Error {

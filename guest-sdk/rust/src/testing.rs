@@ -19,8 +19,31 @@
 //! assert_eq!(host.cell("a", "n"), Some(&b"1"[..]));
 //! ```
 //!
-//! It does not enforce the limits and the emit allowlist of `handler.toml`, and
-//! fires no timers: deliver `event(…).timer("name")`.
+//! Timers fire when the test says so, in virtual time:
+//!
+//! ```
+//! use std::time::Duration;
+//! use weir_guest::prelude::*;
+//!
+//! fn handle(event: Event) -> Result {
+//!     match event.timer() {
+//!         Some(name) => output::emit("late", name)?,
+//!         None => timers::after("unpaid", Duration::from_secs(60)),
+//!     }
+//!     Ok(())
+//! }
+//!
+//! let mut host = testing::Host::new();
+//! host.deliver(handle, testing::event("orders.new").key("a").time(Time::from_unix_secs(100))).unwrap();
+//! assert_eq!(host.timers("a"), [("unpaid", Time::from_unix_secs(160))]);
+//! assert!(host.fire_until(handle, Time::from_unix_secs(159)).unwrap().is_empty());
+//! let fired = host.fire_until(handle, Time::from_unix_secs(160)).unwrap();
+//! assert_eq!(fired[0].emitted[0].data, br#""unpaid""#);
+//! assert!(host.timers("a").is_empty());
+//! ```
+//!
+//! It does not enforce the limits and the emit allowlist of `handler.toml`: `weir test`
+//! does, on the component itself.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -33,10 +56,18 @@ use crate::log::Level;
 /// Names and values of one key.
 type Cells = BTreeMap<String, Vec<u8>>;
 
+/// When each timer of one key is due, in Unix nanoseconds, and what it carries.
+type Timers = BTreeMap<String, (u64, Vec<u8>)>;
+
+/// Timers that one call of [`Host::fire_until`] fires: it ends a handler whose
+/// timers set each other for ever.
+const FIRES_MAX: usize = 10_000;
+
 /// The state of one handler, and its configuration.
 #[derive(Debug, Default)]
 pub struct Host {
     cells: BTreeMap<String, Cells>,
+    timers: BTreeMap<String, Timers>,
     config: BTreeMap<String, String>,
     delivered: u64,
 }
@@ -75,7 +106,7 @@ impl Host {
         self
     }
 
-    /// Calls the handler, and keeps its cells if it succeeds.
+    /// Calls the handler, and keeps its cells and timers if it succeeds.
     ///
     /// # Errors
     /// The handler's.
@@ -94,6 +125,7 @@ impl Host {
 
         let invocation = Invocation {
             cells: self.cells.get(&key).cloned().unwrap_or_default(),
+            timers: self.timers.get(&key).cloned().unwrap_or_default(),
             config: self.config.clone(),
             effects: Effects::default(),
         };
@@ -102,8 +134,58 @@ impl Host {
         let result = handler(Event::new(event)).into_result();
         let invocation = CURRENT.take().expect("an invocation does not end another");
         result?;
+        self.timers.insert(key.clone(), invocation.timers);
         self.cells.insert(key, invocation.cells);
         Ok(invocation.effects)
+    }
+
+    /// Fires the timers of all keys that are due by `until`, in the order in which
+    /// they are due, and those that are set meanwhile; what each did. A timer is gone
+    /// once it fired, whatever the handler makes of it.
+    ///
+    /// # Errors
+    /// The handler's; timers that come after that one are still set.
+    ///
+    /// # Panics
+    /// If timers set each other without end.
+    pub fn fire_until<O: Outcome>(
+        &mut self,
+        handler: impl Fn(Event) -> O,
+        until: Time,
+    ) -> Result<Vec<Effects>, Error> {
+        let mut fired = Vec::new();
+        while let Some((key, name, at, data)) = self.take_due(until) {
+            assert!(
+                fired.len() < FIRES_MAX,
+                "timers fired {FIRES_MAX} times, last {name:?} of key {key:?}: is there an end to them?"
+            );
+            let event = event("$WEIR.TEST.f.handler.1.0").key(&key).timer(&name);
+            let event = event.time(Time::from_unix_nanos(at)).data(data);
+            fired.push(self.deliver(&handler, event)?);
+        }
+        Ok(fired)
+    }
+
+    /// Takes the timer that is due first, if it is due by `until`.
+    fn take_due(&mut self, until: Time) -> Option<(String, String, u64, Vec<u8>)> {
+        let of = |(key, timers): (&String, &Timers)| {
+            let first = timers.iter().min_by_key(|(_, (at, _))| *at)?;
+            Some((first.1.0, key.clone(), first.0.clone()))
+        };
+        let (at, key, name) = self.timers.iter().filter_map(of).min()?;
+        if at > until.unix_nanos() {
+            return None;
+        }
+        let (_, data) = self.timers.get_mut(&key)?.remove(&name)?;
+        Some((key, name, at, data))
+    }
+
+    /// Timers of a key that are set, by name, and when they are due.
+    pub fn timers(&self, key: &str) -> Vec<(&str, Time)> {
+        let timers = self.timers.get(key).into_iter().flatten();
+        timers
+            .map(|(name, (at, _))| (name.as_str(), Time::from_unix_nanos(*at)))
+            .collect()
     }
 
     /// A cell as the last successful invocation of that key left it.
@@ -178,6 +260,7 @@ impl EventBuilder {
 #[derive(Debug)]
 struct Invocation {
     cells: Cells,
+    timers: Timers,
     config: BTreeMap<String, String>,
     effects: Effects,
 }
@@ -200,6 +283,10 @@ pub(crate) mod calls {
 
     pub(crate) fn get(cell: &str) -> Option<Vec<u8>> {
         with(|now| now.cells.get(cell).cloned())
+    }
+
+    pub(crate) fn get_many(cells: &[String]) -> Vec<Option<Vec<u8>>> {
+        cells.iter().map(|cell| get(cell)).collect()
     }
 
     pub(crate) fn set(cell: &str, value: &[u8]) {
@@ -240,7 +327,17 @@ pub(crate) mod calls {
             at,
             data: data.into(),
         };
-        with(|now| now.effects.timers.push(timer));
+        with(|now| {
+            match at {
+                Some(at) => now.timers.insert(name.into(), (at.unix_nanos(), data.into())),
+                None => now.timers.remove(name),
+            };
+            now.effects.timers.push(timer);
+        });
+    }
+
+    pub(crate) fn timer_due(name: &str) -> Option<u64> {
+        with(|now| now.timers.get(name).map(|(at, _)| *at))
     }
 
     pub(crate) fn config(name: &str) -> Option<String> {

@@ -11,6 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::config::{self, Options};
 use crate::log::jetstream::JetStream;
 use crate::model::subjects::{FIRST_GENERATION, HandlerNames};
+use crate::trial::events;
 use crate::{connect, telemetry};
 
 mod check;
@@ -18,9 +19,11 @@ mod dead_letters;
 mod handlers;
 mod inspect;
 mod nats_server;
+mod new;
 mod print;
 mod run;
 mod state;
+mod test;
 mod up;
 
 const FAILED: u8 = 1;
@@ -28,6 +31,8 @@ const WRONG_USE: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
+  weir new counter --lang rust               a project with a handler that builds, tests and runs as it stands
+  weir test counter                          runs its handler on sample events, without NATS
   weir up plugins/                           a development system, with its own nats-server
   weir run --ledger SHOP --plugins plugins   a host, configured by flags, WEIR_… variables or weir.toml
   weir handlers --ledger SHOP                what runs where, and how far behind it is
@@ -58,6 +63,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Makes a project with a handler
+    New(new::Arguments),
+    /// Runs a handler on events from a file, without NATS
+    Test(test::Arguments),
     /// Starts a development system: a nats-server of its own and a host
     Up(up::Arguments),
     /// Runs a host as a service
@@ -75,6 +84,11 @@ enum Command {
     /// Checks a NATS system and a ledger, and says what to change
     Check(check::Arguments),
 }
+
+/// What the user asked for cannot be meant; the text says why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUse(String);
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
@@ -96,7 +110,7 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS; // `weir handlers | head`: they have seen enough
         }
         eprintln!("weir: {error:#}");
-        let wrong_use = error.downcast_ref::<config::Error>().is_some();
+        let wrong_use = error.is::<config::Error>() || error.is::<WrongUse>() || error.is::<events::Error>();
         ExitCode::from(if wrong_use { WRONG_USE } else { FAILED })
     })
 }
@@ -104,6 +118,8 @@ pub fn main() -> ExitCode {
 async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     let options = cli.options;
     match cli.command {
+        Command::New(arguments) => new::new(&arguments),
+        Command::Test(arguments) => test::test(arguments).await,
         Command::Up(arguments) => up::up(options, arguments).await,
         Command::Run(arguments) => run::run(&options, &arguments).await,
         Command::Handlers(arguments) => handlers::handlers(&options, &arguments).await,

@@ -85,7 +85,7 @@ pub async fn up(mut options: Options, arguments: Arguments) -> anyhow::Result<Ex
 }
 
 /// Adds subjects, and drops those that another takes in.
-fn widen<'a>(subjects: &mut Vec<String>, more: impl Iterator<Item = &'a String>) {
+pub(super) fn widen<'a>(subjects: &mut Vec<String>, more: impl Iterator<Item = &'a String>) {
     for subject in more {
         if !subjects.iter().any(|have| pattern::covers(have, subject)) {
             subjects.retain(|have| !pattern::covers(subject, have));

@@ -153,6 +153,14 @@ pub struct Retry {
     pub backoff_ms: Vec<u64>,
 }
 
+impl Retry {
+    /// How long to wait after `failed` attempts, at least one, in milliseconds.
+    pub fn wait_ms(&self, failed: u32) -> u64 {
+        let step = self.backoff_ms.get(failed.saturating_sub(1) as usize);
+        step.or(self.backoff_ms.last()).copied().unwrap_or(0)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InstanceMode {
     /// One instance per partition, replaced after a fault or a discard.

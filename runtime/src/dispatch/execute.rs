@@ -430,7 +430,7 @@ impl Workspace {
 }
 
 /// Whether a timer fired that was replaced or cancelled since.
-fn is_stale(event: &Event, state: &KeyState) -> bool {
+pub fn is_stale(event: &Event, state: &KeyState) -> bool {
     let Some(timer) = event
         .timer
         .as_ref()

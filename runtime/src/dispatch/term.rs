@@ -493,12 +493,7 @@ impl<'a> Term<'a> {
                 .events
                 .front()
                 .map_or(1, |queued| queued.attempts.max(1));
-            let backoff = &self.context.manifest.retry.backoff_ms;
-            let step = backoff
-                .get(attempts as usize - 1)
-                .or(backoff.last())
-                .copied()
-                .unwrap_or(0);
+            let step = self.context.manifest.retry.wait_ms(attempts);
             self.retry_at = Some(Instant::now() + Duration::from_millis(step));
             let event = workspace
                 .events

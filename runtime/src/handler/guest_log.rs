@@ -1,11 +1,14 @@
 //! What guests say: lines of their `log` import, of stdout and of stderr, passed
-//! to `tracing` under the target `weir::guest`.
+//! to `tracing` under the target [`TARGET`].
 
 use tracing::Level;
 
 use super::fault::clip;
 use crate::effects::check::Violation;
 use crate::effects::dead_letter::TEXT_BYTES_MAX;
+
+/// `tracing` target of all that guests say.
+pub const TARGET: &str = "weir::guest";
 
 /// What a line counts for beside its text, so that empty ones are bounded too.
 const LINE_BYTES: usize = 16;
@@ -121,7 +124,7 @@ impl GuestLog {
         // The level of a tracing event is part of its call site.
         macro_rules! pass {
             ($level:ident) => {
-                tracing::event!(target: "weir::guest", Level::$level, handler = self.handler, event = self.event, "{message}")
+                tracing::event!(target: TARGET, Level::$level, handler = self.handler, event = self.event, "{message}")
             };
         }
         match level {

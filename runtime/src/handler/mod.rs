@@ -40,6 +40,7 @@ pub use artifact::{ARTIFACT_BYTES_MAX, ArtifactKind, Inspection, Refusal, inspec
 pub use code_cache::CodeCache;
 pub use engine::{EPOCH_TICK, Engine, THREAD_STACK_BYTES_MIN, WASM_STACK_BYTES_MAX};
 pub use fault::Fault;
+pub use guest_log::TARGET as GUEST_TARGET;
 pub use instance::{Call, Instance};
 pub use program::{Program, ProgramSettings};
 

@@ -64,10 +64,15 @@ pub struct Backup(Store);
 impl MemoryLog {
     /// An empty log, its clock at the beginning of 2026.
     pub fn new() -> Self {
+        Self::starting_at(EPOCH)
+    }
+
+    /// An empty log whose clock stands at `now`, in Unix nanoseconds.
+    pub fn starting_at(now: u64) -> Self {
         MemoryLog {
             shared: Arc::new(Shared {
                 state: Mutex::new(State {
-                    now: EPOCH,
+                    now,
                     streams: HashMap::new(),
                 }),
                 changed: Notify::new(),

@@ -185,7 +185,9 @@ impl Store {
         let headers = stored_headers(&append, place);
         self.last += 1;
         self.keep(Kept {
-            expires: append.ttl_s.map(|ttl_s| now + ttl_s * NANOS_PER_S),
+            expires: append
+                .ttl_s
+                .map(|ttl_s| now.saturating_add(ttl_s.saturating_mul(NANOS_PER_S))),
             schedule: append.schedule,
             stored: Stored {
                 subject: append.subject.into(),
