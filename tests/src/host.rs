@@ -291,7 +291,11 @@ impl Host {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        Ok(kib.context("no VmHWM in the process's status")?.trim().parse::<u64>()? * 1024)
+        Ok(kib
+            .context("no VmHWM in the process's status")?
+            .trim()
+            .parse::<u64>()?
+            * 1024)
     }
 
     /// Processes that this one started and that still run (Linux's `/proc`).

@@ -94,10 +94,14 @@ impl NatsServer {
         self.write_config(&self.dir.path().join("nats.conf"))?;
         let pid = self.child.as_ref().context("it does not run")?.id();
         crate::host::signal(pid, "HUP").await?;
-        until("the server has read its configuration again", PATIENCE, async || {
-            ensure!(reloads() > before, "{}", read_log(&log));
-            Ok(())
-        })
+        until(
+            "the server has read its configuration again",
+            PATIENCE,
+            async || {
+                ensure!(reloads() > before, "{}", read_log(&log));
+                Ok(())
+            },
+        )
         .await
     }
 

@@ -225,14 +225,23 @@ async fn up_takes_in_what_a_handler_has_gained() -> Result<()> {
 /// Where a development system's server is.
 fn server_of(up: &host::Host) -> Result<String> {
     let said = up.stderr();
-    let url = said.split_once("nats-server on ").and_then(|(_, rest)| rest.split_once(','));
-    Ok(url.context("`weir up` does not say where its server is")?.0.to_owned())
+    let url = said
+        .split_once("nats-server on ")
+        .and_then(|(_, rest)| rest.split_once(','));
+    Ok(url
+        .context("`weir up` does not say where its server is")?
+        .0
+        .to_owned())
 }
 
 /// A terminal's colours are for a terminal; scripts get none, and NO_COLOR ends them for people too.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_has_colours_where_nobody_sees_them() -> Result<()> {
-    for args in [&["--help"][..], &["handlers", "--bogus"], &["inspect", "/no/such/file"]] {
+    for args in [
+        &["--help"][..],
+        &["handlers", "--bogus"],
+        &["inspect", "/no/such/file"],
+    ] {
         let output = weir(args).await?;
         let said = output.stdout + &output.stderr;
         ensure!(!said.contains('\x1b'), "{args:?}: {said:?}");

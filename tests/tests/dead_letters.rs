@@ -34,7 +34,10 @@ async fn a_redriven_event_keeps_its_id_and_counts_once() -> Result<()> {
     system.tell("k", "set customer Ada\nemit out.ready x").await?;
     system.emitted("out.ready", 1).await?;
     let redriven: Value = weir.json(&["dead-letters", "redrive", "probe", &id]).await?;
-    ensure!(redriven == json!({ "redriven": [id], "failed": [] }), "{redriven}");
+    ensure!(
+        redriven == json!({ "redriven": [id], "failed": [] }),
+        "{redriven}"
+    );
     let event = system.emitted("out.event", 1).await?[0].text();
     ensure!(event.contains(&format!("id {id}\n")), "it came back as {event}");
 

@@ -129,7 +129,9 @@ async fn conforms(component: &Path) -> Result<()> {
 
     let mut expected = Expected::default();
     let mut rng = StdRng::seed_from_u64(seed());
-    let keys: Vec<&str> = (0..EVENTS).map(|_| *KEYS.choose(&mut rng).unwrap_or(&"0")).collect();
+    let keys: Vec<&str> = (0..EVENTS)
+        .map(|_| *KEYS.choose(&mut rng).unwrap_or(&"0"))
+        .collect();
     let events: Vec<Outgoing> = keys.iter().map(|key| event(key)).collect();
     system.bus.publish_all(&events).await?;
     for (index, key) in keys.iter().enumerate() {
@@ -154,7 +156,10 @@ async fn conforms(component: &Path) -> Result<()> {
         );
         // What it did before it failed is gone, and the next event finds a sound instance.
         expected.count(key, system.bus.publish(event(key)).await?);
-        expected.check(&system).await.with_context(|| format!("after {order}"))?;
+        expected
+            .check(&system)
+            .await
+            .with_context(|| format!("after {order}"))?;
     }
     ensure!(host.term().await? == Some(0));
     Ok(())
@@ -177,7 +182,10 @@ impl Expected {
     fn count(&mut self, key: &str, sequence: u64) {
         let n = self.counts.entry(key.into()).or_default();
         *n += 1;
-        let payload = format!("{{\"key\":{},\"n\":{n},\"of\":\"FLIGHTS:{sequence}\"}}", json!(key));
+        let payload = format!(
+            "{{\"key\":{},\"n\":{n},\"of\":\"FLIGHTS:{sequence}\"}}",
+            json!(key)
+        );
         let subject = format!("rotations.{}", token(key));
         self.emitted.entry(subject).or_default().push(payload);
         self.total += 1;
@@ -203,7 +211,10 @@ impl Expected {
         for (key, n) in &self.counts {
             until("the cell holds the count", PATIENCE, async || {
                 let cells = system.weir.cells("rotations", key).await?;
-                ensure!(cells == BTreeMap::from([("n".into(), n.to_string())]), "{cells:?}");
+                ensure!(
+                    cells == BTreeMap::from([("n".into(), n.to_string())]),
+                    "{cells:?}"
+                );
                 Ok(())
             })
             .await?;

@@ -33,7 +33,10 @@ async fn metrics_count_what_happened() -> Result<()> {
         .await?;
     }
     until("nothing waits", PATIENCE, async || {
-        for series in ["weir_lag_events{handler=\"probe\"", "weir_unread_events{handler=\"probe\""] {
+        for series in [
+            "weir_lag_events{handler=\"probe\"",
+            "weir_unread_events{handler=\"probe\"",
+        ] {
             let found = sum(&host, series).await?;
             ensure!(found == 0.0, "{series} is {found}");
         }
@@ -49,7 +52,10 @@ async fn metrics_count_what_happened() -> Result<()> {
             &format!("{histogram}_bucket{{handler=\"probe\",le=\"+Inf\"}}"),
         )
         .await?;
-        ensure!(count >= 1.0 && count == infinite, "{histogram}: {count} {infinite}");
+        ensure!(
+            count >= 1.0 && count == infinite,
+            "{histogram}: {count} {infinite}"
+        );
     }
     Ok(())
 }
@@ -60,7 +66,13 @@ async fn sum(host: &Host, series: &str) -> Result<f64> {
     ensure!(status == 200, "/metrics is {status}");
     let values = metrics.lines().filter(|line| line.starts_with(series));
     let values: Vec<f64> = values
-        .map(|line| line.rsplit(' ').next().context("a value")?.parse().context("a number"))
+        .map(|line| {
+            line.rsplit(' ')
+                .next()
+                .context("a value")?
+                .parse()
+                .context("a number")
+        })
         .collect::<Result<_>>()?;
     ensure!(!values.is_empty(), "there is no {series}");
     Ok(values.iter().sum())

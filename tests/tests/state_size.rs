@@ -31,7 +31,10 @@ async fn a_million_keys_run_within_the_budget() -> Result<()> {
     let event = |key: usize| Outgoing::new(format!("flights.K{key:07}"), "{}");
     for run in 0..RUNS {
         let keys = run * KEYS / RUNS..(run + 1) * KEYS / RUNS;
-        system.bus.publish_all(&keys.map(event).collect::<Vec<_>>()).await?;
+        system
+            .bus
+            .publish_all(&keys.map(event).collect::<Vec<_>>())
+            .await?;
     }
     committed(&host, KEYS).await?;
 
@@ -43,7 +46,10 @@ async fn a_million_keys_run_within_the_budget() -> Result<()> {
     for key in [seconds[0], seconds[seconds.len() / 2], seconds[seconds.len() - 1]] {
         for (key, count) in [(key, "2"), (key + 1, "1")] {
             let cells = system.weir.cells("tally", &format!("K{key:07}")).await?;
-            ensure!(cells.get("n").map(String::as_str) == Some(count), "{key}: {cells:?}");
+            ensure!(
+                cells.get("n").map(String::as_str) == Some(count),
+                "{key}: {cells:?}"
+            );
         }
     }
     let memory = host.memory_max()?;
@@ -59,13 +65,17 @@ async fn a_million_keys_run_within_the_budget() -> Result<()> {
 
 /// Waits until the host has committed so many events.
 async fn committed(host: &Host, events: usize) -> Result<()> {
-    until(&format!("{events} events are committed"), 4 * PATIENCE, async || {
-        let (_, metrics) = host.get("/metrics").await?;
-        let line = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix("weir_events_total{handler=\"tally\"} "));
-        ensure!(line == Some(&*events.to_string()), "{line:?}");
-        Ok(())
-    })
+    until(
+        &format!("{events} events are committed"),
+        4 * PATIENCE,
+        async || {
+            let (_, metrics) = host.get("/metrics").await?;
+            let line = metrics
+                .lines()
+                .find_map(|line| line.strip_prefix("weir_events_total{handler=\"tally\"} "));
+            ensure!(line == Some(&*events.to_string()), "{line:?}");
+            Ok(())
+        },
+    )
     .await
 }

@@ -72,10 +72,7 @@ fn main() -> ExitCode {
         Command::Plugins { names, lang } => plugins::command(&names, &lang),
         Command::Test => test::command(),
         Command::Demo(arguments) => demo::command(&arguments),
-        Command::Bench {
-            languages,
-            arguments,
-        } => bench::command(languages, &arguments),
+        Command::Bench { languages, arguments } => bench::command(languages, &arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use clap::ValueEnum;
 
 use crate::languages::Language;
 use crate::{demo, exec, plugins, root, setup};
@@ -27,6 +28,9 @@ pub fn command() -> Result<()> {
         exec::run(exec::cargo().current_dir(&folder).args(["fmt", "--check"]))?;
     }
     plugins::build(&[], &[])?;
+    for language in Language::value_variants() {
+        language.test()?;
+    }
     exec::run(exec::cargo().current_dir(root()).args([
         "clippy",
         "--workspace",

@@ -76,10 +76,16 @@ fn main() -> Result<()> {
     let table = table(&rows);
     if let Some(page) = &args.write {
         let text = fs::read_to_string(page).with_context(|| page.display().to_string())?;
-        fs::write(page, replaced(&text, &table).with_context(|| page.display().to_string())?)?;
+        fs::write(
+            page,
+            replaced(&text, &table).with_context(|| page.display().to_string())?,
+        )?;
     }
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "languages": rows }))?),
+        true => println!(
+            "{}",
+            serde_json::to_string_pretty(&serde_json::json!({ "languages": rows }))?
+        ),
         false => print!("{table}"),
     }
     Ok(())
@@ -149,7 +155,9 @@ fn settings(deployed: &Deployed) -> ProgramSettings {
 }
 
 fn instance(program: &Arc<Program>) -> Result<Instance> {
-    program.instantiate().map_err(|fault| anyhow!("{}", fault.reason()))
+    program
+        .instantiate()
+        .map_err(|fault| anyhow!("{}", fault.reason()))
 }
 
 /// One event of `rotations`, whose one emit is checked.

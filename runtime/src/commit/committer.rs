@@ -185,7 +185,7 @@ enum Landed {
     Batch(Vec<Waiting>),
     Single(Vec<Waiting>),
     /// Has waited long enough to go again.
-    Rested(Waiting),
+    Rested(Box<Waiting>),
 }
 
 /// Those that wait to be sent.
@@ -215,12 +215,12 @@ async fn run(sender: Arc<Sender>, mut submissions: mpsc::Receiver<Submission>) {
                 let again = match landed {
                     Landed::Batch(again) => { batches_flying -= 1; again }
                     Landed::Single(again) => { singles_flying -= 1; again }
-                    Landed::Rested(waiting) => { queues.push(waiting); Vec::new() }
+                    Landed::Rested(waiting) => { queues.push(*waiting); Vec::new() }
                 };
                 for waiting in again {
                     under_way.push(Box::pin(async move {
                         tokio::time::sleep(backoff(waiting.sends)).await;
-                        Landed::Rested(waiting)
+                        Landed::Rested(Box::new(waiting))
                     }));
                 }
             }

@@ -80,7 +80,10 @@ impl Sent {
             None => Kind::Checkpoint,
         };
         let attempt = |append: &&Append| {
-            let header = append.headers.iter().find(|(name, _)| name == record::ATTEMPT_HEADER);
+            let header = append
+                .headers
+                .iter()
+                .find(|(name, _)| name == record::ATTEMPT_HEADER);
             header.map(|(_, attempt)| attempt.clone())
         };
         Sent {

@@ -148,7 +148,11 @@ async fn what_the_server_is_too_busy_for_goes_again_one_by_one() {
         let attempts = sender.link.sent(Kind::Commit);
         let attempts: Vec<String> = attempts.into_iter().flat_map(|s| s.attempts).collect();
         let distinct: BTreeSet<&String> = attempts.iter().collect();
-        assert_eq!((attempts.len(), distinct.len()), (4, 4), "each send is an attempt of its own");
+        assert_eq!(
+            (attempts.len(), distinct.len()),
+            (4, 4),
+            "each send is an attempt of its own"
+        );
         assert_eq!(world.texts("out.*").await.len(), 2, "{refusal}");
     }
 }
@@ -166,7 +170,8 @@ async fn a_partition_has_one_commit_under_way() {
     }
     let commits = || {
         let sent = host.sent(Kind::Commit).into_iter();
-        sent.filter(|s| s.records.iter().any(|record| record.ends_with(".0"))).count()
+        sent.filter(|s| s.records.iter().any(|record| record.ends_with(".0")))
+            .count()
     };
     let before = commits();
     host.next_of(Kind::Commit, ".0", Fate::Hold);
@@ -178,12 +183,19 @@ async fn a_partition_has_one_commit_under_way() {
         world.handled(&other, 2, event).await;
         assert!(last < event);
     }
-    assert_eq!(commits(), before + 1, "a second one was sent before the first was settled");
+    assert_eq!(
+        commits(),
+        before + 1,
+        "a second one was sent before the first was settled"
+    );
     host.release();
     let last = world.tell(&slow, SINGLE).await;
     world.handled(&slow, 2, last).await;
     assert_eq!(world.cells("probe", &slow).await["n"], "23");
-    assert!(commits() <= before + 5, "what came meanwhile is one group, or few");
+    assert!(
+        commits() <= before + 5,
+        "what came meanwhile is one group, or few"
+    );
 }
 
 /// Programs for five events of one key: with messages of their own, so that they

@@ -210,7 +210,10 @@ async fn half_a_checkpoint_is_no_checkpoint() {
     let _host = world.host("b", &[probe(1, "")]).await;
     for (key, subject) in [("k1", "out.one"), ("k2", "out.two")] {
         world.tell(key, &format!("cells c {subject}")).await;
-        eventually("the cells are named", async || !world.texts(subject).await.is_empty()).await;
+        eventually("the cells are named", async || {
+            !world.texts(subject).await.is_empty()
+        })
+        .await;
         let names = world.texts(subject).await;
         assert_eq!(names[0].split(',').count(), 600, "{key}: {names:?}");
     }

@@ -8,6 +8,7 @@
 pub mod c;
 pub mod go;
 pub mod javascript;
+mod own_tests;
 pub mod python;
 pub mod rust;
 
@@ -73,15 +74,27 @@ impl Language {
             Language::Go => go::set_up(),
         }
     }
+
+    /// Runs the tests that its SDK and examples have in the language itself.
+    ///
+    /// # Errors
+    /// One failed, or does not run.
+    pub fn test(self) -> Result<()> {
+        own_tests::run(self, &self.set_up()?)
+    }
 }
 
 /// Runs `make` in a handler's folder.
 pub fn make(folder: &Path, variables: &Variables) -> Result<()> {
+    make_target(folder, variables, "all")
+}
+
+fn make_target(folder: &Path, variables: &Variables, target: &str) -> Result<()> {
     if exec::on_path("make").is_none() {
         exec::apt_install(&["make"], "building guests")?;
     }
     let mut make = Command::new("make");
-    make.arg("--directory").arg(folder);
+    make.arg("--directory").arg(folder).arg(target);
     for (name, value) in variables {
         make.env(name, value);
     }

@@ -117,7 +117,9 @@ impl JetStream {
                 // The batch has a hole: one of its messages was not permitted, or went elsewhere.
                 Err(error @ AppendError::Busy { code, .. }) => match denied.try_recv() {
                     Ok(subject) => Err(not_permitted(&subject)),
-                    Err(_) if code == BATCH_INCOMPLETE => Err(self.explain_hole(stream, &subjects, error).await),
+                    Err(_) if code == BATCH_INCOMPLETE => {
+                        Err(self.explain_hole(stream, &subjects, error).await)
+                    }
                     Err(_) => Err(error),
                 },
                 outcome => outcome,
