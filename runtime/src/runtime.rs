@@ -26,6 +26,7 @@ use crate::deployment::plugins::{self, Deployed};
 use crate::dispatch::context::{Budget, Counters, HandlerContext, LaneStatus, State, source_names};
 use crate::dispatch::executor::Executor;
 use crate::dispatch::lane::Lane;
+use crate::dispatch::start::Starts;
 use crate::handler::{CodeCache, Engine, Program, ProgramSettings};
 use crate::ledger::{self, Ledger};
 use crate::log::{Append, Log, SharedLog};
@@ -33,7 +34,6 @@ use crate::metrics::HandlerMetrics;
 use crate::model::subjects::{FIRST_GENERATION, HandlerNames, host_key, hosts_stream};
 use crate::source::decode::Decoder;
 use crate::source::feed::{CHUNKS_MAX, Feed, FeedHandle, SharedProgress};
-use crate::source::start::Starts;
 
 /// Bytes of events that wait in all lanes together: more than the groups being
 /// executed and committed only makes memory cold.

@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::deployment::manifest::KeyFrom;
 use crate::effects::dead_letter;
 use crate::log::Stored;
 use crate::model::event::{Event, FiredTimer};
-use crate::model::key::partition;
+use crate::model::key::{KeyFrom, partition};
 use crate::model::limits::KEY_BYTES_MAX;
 use crate::model::subjects::HandlerNames;
 
@@ -166,18 +165,6 @@ fn key<'a>(rule: &KeyFrom, stored: &'a Stored) -> Result<Cow<'a, str>, String> {
                 )),
                 None => Err(format!("the payload has no `{pointer}`, and it is the key")),
             }
-        }
-    }
-}
-
-impl KeyFrom {
-    /// The rule as text: recorded with each commit, and shown to people.
-    pub fn describe(&self) -> String {
-        match self {
-            KeyFrom::Subject => "subject".into(),
-            KeyFrom::Header(name) => format!("header {name}"),
-            KeyFrom::SubjectToken(n) => format!("subject_token {n}"),
-            KeyFrom::Json(pointer) => format!("json {pointer}"),
         }
     }
 }
