@@ -1,5 +1,5 @@
-//! Where keys come from, the partition of each, and how a key or a cell's name is written as
-//! one token of a subject or of a bucket key.
+//! Where keys come from, the partition of each, and how a key or a cell's name
+//! is written as one token of a subject or of a bucket key.
 
 /// Where an event's key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -49,6 +49,9 @@ struct State {
     /// Unix nanoseconds.
     now: u64,
     streams: HashMap<String, Store>,
+    /// Times that what a stream holds was changed as only a server that is down
+    /// allows: each ends all readers.
+    restarts: u64,
 }
 
 impl Default for MemoryLog {
@@ -69,6 +72,7 @@ impl MemoryLog {
                 state: Mutex::new(State {
                     now: EPOCH,
                     streams: HashMap::new(),
+                    restarts: 0,
                 }),
                 changed: Notify::new(),
                 faults: Faults::default(),
@@ -107,9 +111,12 @@ impl MemoryLog {
     /// Takes back everything after `sequence`, as a machine does that lost power
     /// before its disk had it. Sequences are given out again from there.
     pub fn lose_tail(&self, stream: &str, sequence: u64) {
-        if let Some(store) = self.lock().streams.get_mut(stream) {
+        let mut state = self.lock();
+        state.restarts += 1;
+        if let Some(store) = state.streams.get_mut(stream) {
             store.lose_tail(sequence);
         }
+        drop(state);
         self.shared.changed.notify_waiters();
     }
 
@@ -122,7 +129,10 @@ impl MemoryLog {
     /// backup, or a machine whose disk lost what came later.
     pub fn restore(&self, backup: Backup) {
         let Backup(store) = backup;
-        self.lock().streams.insert(store.name().to_owned(), store);
+        let mut state = self.lock();
+        state.restarts += 1;
+        state.streams.insert(store.name().to_owned(), store);
+        drop(state);
         self.shared.changed.notify_waiters();
     }
 
@@ -285,6 +295,7 @@ impl Log for MemoryLog {
             filters: filters.to_vec(),
             from,
             created,
+            restarts: self.lock().restarts,
         }))
     }
 }
@@ -296,6 +307,7 @@ struct MemoryReader {
     /// First sequence that was not handed out yet.
     from: u64,
     created: u64,
+    restarts: u64,
 }
 
 #[async_trait]
@@ -306,6 +318,9 @@ impl Reader for MemoryReader {
             // Listens before it looks, so that nothing slips in between.
             let changed = shared.changed.notified();
             self.log.reachable()?;
+            if self.log.lock().restarts != self.restarts {
+                return Err(Error::Unavailable("the server was restarted, as ordered".into()));
+            }
             let before = into.len();
             let still = self.log.with(&self.stream, |store, _| {
                 if store.state().created != self.created {
