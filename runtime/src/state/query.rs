@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{load, replay};
-use crate::commit::record::{self, Record};
+use crate::commit::record::{self, Record, Watermark};
 use crate::log::{self, Log};
 use crate::model::key::partition;
 use crate::model::subjects::{HandlerNames, bucket_stream};
@@ -92,7 +92,27 @@ pub async fn keys(
     prefix: &str,
     checkpoint: bool,
 ) -> Result<BTreeSet<String>, Error> {
-    let records = last_records(log, names).await?;
+    let mut tries = 0;
+    loop {
+        let records = last_records(log, names).await?;
+        let cells = cells(log, names, prefix, (!checkpoint).then_some(&*records)).await;
+        // As for one key: only what was read on one watermark of each partition fits together.
+        let now = last_records(log, names).await?;
+        tries += 1;
+        if checkpoint || watermarks(&records) == watermarks(&now) || tries == TRIES_MAX {
+            return Ok(cells?.into_iter().map(|(key, _)| key).collect());
+        }
+    }
+}
+
+/// Keys with `prefix` and their cells: the bucket's, with what came after each
+/// partition's watermark, up to its record, over it.
+async fn cells(
+    log: &dyn Log,
+    names: &HandlerNames,
+    prefix: &str,
+    records: Option<&[(u64, Record, String)]>,
+) -> Result<BTreeSet<(String, String)>, Error> {
     let mut cells: BTreeSet<(String, String)> = BTreeSet::new();
     let bucket = bucket_stream(&names.ledger);
     let filter = names.cells_all();
@@ -112,22 +132,26 @@ pub async fn keys(
             }
         }
     }
-    if !checkpoint {
-        for (sequence, record, subject) in records.iter().map(|(s, r, subject)| (*s, r, subject)) {
-            let after = record.watermark.map_or(0, |w| w.record);
-            let dirty = replay::deltas(log, &names.ledger, subject, after, sequence).await?;
-            for (key, changed) in dirty.iter().filter(|(key, _)| key.starts_with(prefix)) {
-                for (cell, value) in &changed.cells {
-                    let name = (key.to_string(), cell.to_string());
-                    match value {
-                        Some(_) => cells.insert(name),
-                        None => cells.remove(&name),
-                    };
-                }
+    for (sequence, record, subject) in records.into_iter().flatten() {
+        let after = record.watermark.map_or(0, |w| w.record);
+        let dirty = replay::deltas(log, &names.ledger, subject, after, *sequence).await?;
+        for (key, changed) in dirty.iter().filter(|(key, _)| key.starts_with(prefix)) {
+            for (cell, value) in &changed.cells {
+                let name = (key.to_string(), cell.to_string());
+                match value {
+                    Some(_) => cells.insert(name),
+                    None => cells.remove(&name),
+                };
             }
         }
     }
-    Ok(cells.into_iter().map(|(key, _)| key).collect())
+    Ok(cells)
+}
+
+/// The watermark of each partition, by the subject of its records.
+fn watermarks(records: &[(u64, Record, String)]) -> BTreeMap<&str, Option<Watermark>> {
+    let of = |(_, record, subject): &'_ (u64, Record, String)| (subject.as_str(), record.watermark);
+    records.iter().map(of).collect()
 }
 
 /// The partition's last record, from the leader.
