@@ -160,8 +160,10 @@ async fn cells(
 
 /// The watermark of each partition, by the subject of its records.
 fn watermarks(records: &[(u64, Record, String)]) -> BTreeMap<&str, Option<Watermark>> {
-    let of = |(_, record, subject): &'_ (u64, Record, String)| (subject.as_str(), record.watermark);
-    records.iter().map(of).collect()
+    records
+        .iter()
+        .map(|(_, record, subject)| (subject.as_str(), record.watermark))
+        .collect()
 }
 
 /// The partition's last record, from the leader.
