@@ -62,7 +62,7 @@ fn describe() {
     describe_counter!(FENCED, "Commits refused because another host has the partition.");
     describe_counter!(
         LOST_MESSAGES,
-        "Messages of a source that its stream removed before they were read."
+        "Messages of a source that its stream removed before every partition had read them."
     );
     describe_counter!(
         UNDECODABLE,
@@ -191,7 +191,7 @@ impl HandlerMetrics {
         }
     }
 
-    /// Messages of a source that were gone before they were read, since the host started.
+    /// Messages of a source that were gone before every partition had read them, since the host started.
     pub fn lost(&self, source: usize, messages: u64) {
         if let Some(counter) = self.lost.get(source) {
             counter.absolute(messages);

@@ -22,7 +22,7 @@ Examples:
 
 LAG counts events not yet committed; ERRORS and DEAD-LETTERS count since the hosts started.
 Below the table stands what else is wrong: partitions that do not run, sources that are stopped or
-lost messages before they were read, and messages of Weir's own that cannot be read.";
+lost messages unread, and messages of Weir's own that cannot be read.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -50,7 +50,7 @@ struct Handler {
     /// The least good of its partitions.
     state: String,
     stopped_sources: Vec<String>,
-    /// By source, of those that lost any: messages removed before they were read.
+    /// By source, of those that lost any: messages removed before every partition had read them.
     lost: BTreeMap<String, u64>,
     /// Fired timers and redriven dead letters that cannot be read.
     undecodable: u64,
@@ -142,7 +142,7 @@ fn explain(handler: &Handler) -> std::io::Result<()> {
     }
     for (source, messages) in &handler.lost {
         print::line(&format!(
-            "{}: source {source}: {messages} messages were removed from the stream before they were read",
+            "{}: source {source}: {messages} messages were removed from the stream before every partition had read them",
             handler.name
         ))?;
     }

@@ -417,7 +417,10 @@ mod tests {
         assert_eq!((due("t", 0), due("t", TIMER_DUE_MAX)), (Ok(()), Ok(())));
         for far in [TIMER_DUE_MAX + 1, u64::MAX] {
             let sentence = due("t", far).expect_err("too far").to_string();
-            assert!(sentence.contains(&format!("timer \"t\" is due at {far}")), "{sentence}");
+            assert!(
+                sentence.contains(&format!("timer \"t\" is due at {far}")),
+                "{sentence}"
+            );
         }
         assert_eq!(cells("c", CELLS_PER_KEY_MAX), Ok(()));
         assert!(cells("c", CELLS_PER_KEY_MAX + 1).is_err());

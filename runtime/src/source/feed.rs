@@ -14,7 +14,7 @@
 //!    there.
 //!
 //! Whoever reads from a position must know that the stream is still the one that
-//! it was taken in ([`identity`], PROTOCOL rule 6). The reader is opened *before* that is
+//! it was taken in ([`identity`](super::identity), PROTOCOL rule 6). The reader is opened *before* that is
 //! asked, and ends by itself where anything breaks, a connection or a consumer:
 //!
 //! ```text
@@ -32,8 +32,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::decode::{Decoded, Decoder, Queued};
-use super::identity::{self, Unsound};
+use super::decode::{Decoded, Decoder, Queued, Undecodable};
+use super::lanes::{Lanes, Verdict};
 use super::progress::{Lost, SharedProgress};
 use crate::log::{self, Reader, SharedLog, Stored, StreamState};
 use crate::model::position::Position;
@@ -63,9 +63,6 @@ const HAND_OUT_MESSAGES: usize = 4_000;
 /// How long they are gathered at the most.
 const HAND_OUT_WAIT: Duration = Duration::from_millis(4);
 
-/// Partitions that a reason names; it counts the rest.
-const NAMED_PARTITIONS: usize = 8;
-
 /// What a lane receives.
 #[derive(Debug)]
 pub struct Chunk {
@@ -93,40 +90,12 @@ pub struct FeedHandle {
     pub progress: SharedProgress,
 }
 
-struct LanePort {
-    chunks: mpsc::Sender<Chunk>,
-    epoch: u64,
-    /// The lane has, or was handed, everything up to here; `None` until it asks.
-    at: Option<Position>,
-    verdict: Verdict,
-}
-
-/// What is known of a lane's position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Unchecked,
-    /// In the stream that is being read.
-    Sound,
-    Unsound(Unsound),
-}
-
-impl LanePort {
-    /// Where a lane is that is not known to be elsewhere.
-    fn wanted(&self) -> Option<Position> {
-        self.at.filter(|_| !matches!(self.verdict, Verdict::Unsound(_)))
-    }
-
-    fn sound(&self) -> Option<Position> {
-        self.at.filter(|_| self.verdict == Verdict::Sound)
-    }
-}
-
 /// The task that reads one source.
 pub struct Feed {
     log: SharedLog,
     filters: Vec<String>,
     decoder: Decoder,
-    lanes: BTreeMap<u32, LanePort>,
+    lanes: Lanes,
     commands: mpsc::UnboundedReceiver<Command>,
     progress: SharedProgress,
     /// The stream that is read, and the last message of it that was handed out.
@@ -188,17 +157,11 @@ impl Feed {
     ) -> FeedHandle {
         let (sender, commands) = mpsc::unbounded_channel();
         let progress = SharedProgress::default();
-        let port = |chunks| LanePort {
-            chunks,
-            epoch: 0,
-            at: None,
-            verdict: Verdict::Unchecked,
-        };
         let feed = Feed {
             log,
             filters,
             decoder,
-            lanes: lanes.into_iter().map(|(p, chunks)| (p, port(chunks))).collect(),
+            lanes: Lanes::new(lanes),
             commands,
             progress: progress.clone(),
             at: Position::default(),
@@ -215,7 +178,7 @@ impl Feed {
 
     async fn run(mut self) {
         loop {
-            if self.lanes.values().all(|lane| lane.at.is_none()) {
+            if !self.lanes.any_asks() {
                 let Some(command) = self.commands.recv().await else {
                     return;
                 };
@@ -228,7 +191,10 @@ impl Feed {
                 Stop::Ended => return,
                 Stop::Replace => continue,
                 Stop::Unavailable(reason) => {
-                    warn!(stream = &*self.decoder.stream, reason, "source not readable; trying again");
+                    warn!(
+                        stream = &*self.decoder.stream,
+                        reason, "source not readable; trying again"
+                    );
                     let since = *self.unavailable_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= UNAVAILABLE_AFTER {
                         self.show_stopped(vec![format!(
@@ -270,12 +236,7 @@ impl Feed {
             epoch,
             position,
         } = command;
-        let Some(lane) = self.lanes.get_mut(&partition) else {
-            return;
-        };
-        lane.epoch = epoch;
-        lane.at = Some(position);
-        lane.verdict = Verdict::Unchecked;
+        self.lanes.ask(partition, epoch, position);
         // Until the position is checked and the reader placed, the lane must not
         // take what it has not been handed for seen.
         self.progress.update(|p| p.epochs.remove(&partition));
@@ -291,7 +252,7 @@ impl Feed {
         let mut look_again = tokio::time::interval_at(opened + STOPPED_PAUSE, STOPPED_PAUSE);
         look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let some_stopped = self.lanes.values().any(|lane| lane.wanted() != lane.at);
+            let some_stopped = self.lanes.any_is_stopped();
             let unread = tokio::select! {
                 biased;
                 command = self.commands.recv() => {
@@ -300,13 +261,13 @@ impl Feed {
                     while let Ok(command) = self.commands.try_recv() {
                         self.accept(command);
                     }
-                    match self.look(|lane| lane.verdict == Verdict::Unchecked).await {
+                    match self.look(|verdict| verdict == Verdict::Unchecked).await {
                         Ok(()) => continue,
                         Err(stop) => return stop,
                     }
                 }
                 _ = look_again.tick(), if some_stopped => {
-                    match self.look(|lane| lane.verdict != Verdict::Sound).await {
+                    match self.look(|verdict| verdict != Verdict::Sound).await {
                         Ok(()) => continue,
                         Err(stop) => return stop,
                     }
@@ -340,15 +301,15 @@ impl Feed {
 
     /// A reader at the lowest position that is in the stream.
     async fn open(&mut self) -> Result<Box<dyn Reader>, Stop> {
-        let mut from = self.lowest(LanePort::wanted).map(|lowest| lowest.sequence + 1);
+        let mut from = self.lanes.lowest_wanted().map(|lowest| lowest.sequence + 1);
         loop {
             let reader = match from {
                 Some(from) => Some(self.log.read(&self.decoder.stream, &self.filters, from).await?),
                 None => None,
             };
             let state = self.check(|_| true).await?;
-            match (reader, self.lowest(LanePort::sound)) {
-                (_, None) => return Err(Stop::Unusable(self.reasons(&state))),
+            match (reader, self.lanes.lowest_sound()) {
+                (_, None) => return Err(Stop::Unusable(self.lanes.reasons(&state))),
                 (Some(reader), Some(lowest)) if from == Some(lowest.sequence + 1) => {
                     self.place(lowest, &state);
                     return Ok(reader);
@@ -367,7 +328,7 @@ impl Feed {
         };
         self.progress.update(|p| p.position = self.at);
         self.take_up();
-        self.show_stopped(self.reasons(state));
+        self.show_stopped(self.lanes.reasons(state));
         // From its ledger Weir itself removes what is done with, and nothing else is lost there.
         let ledger = *self.decoder.stream == *self.decoder.names.ledger;
         if lowest.created != 0 && !ledger {
@@ -375,85 +336,27 @@ impl Feed {
         }
     }
 
-    /// The position from which a reader serves all lanes that `of` has one for; of
-    /// equal ones, one whose stored time is known.
-    fn lowest(&self, of: impl Fn(&LanePort) -> Option<Position>) -> Option<Position> {
-        let positions = self.lanes.values().filter_map(of);
-        positions.min_by_key(|position| (position.sequence, position.stored == 0))
-    }
-
-    /// PROTOCOL rule 6, for those lanes that `which` says: are their positions in
-    /// the stream?
-    async fn check(&mut self, which: impl Fn(&LanePort) -> bool) -> Result<StreamState, log::Error> {
-        let asking = self.lanes.values().filter(|lane| which(lane));
-        let positions: Vec<Position> = asking.filter_map(|lane| lane.at).collect();
-        let checked = identity::check(&*self.log, &self.decoder.stream, positions).await?;
-        for lane in self.lanes.values_mut().filter(|lane| which(lane)) {
-            let Some(at) = lane.at else { continue };
-            lane.verdict = match checked.unsound.get(&at) {
-                Some(why) => Verdict::Unsound(*why),
-                None => Verdict::Sound,
-            };
-        }
-        Ok(checked.state)
+    async fn check(&mut self, which: impl Fn(Verdict) -> bool) -> Result<StreamState, log::Error> {
+        self.lanes.check(&*self.log, &self.decoder.stream, which).await
     }
 
     /// Checks lanes while a reader is at work. It is placed anew if one of them
     /// needs what it has passed.
-    async fn look(&mut self, which: impl Fn(&LanePort) -> bool) -> Result<(), Stop> {
+    async fn look(&mut self, which: impl Fn(Verdict) -> bool) -> Result<(), Stop> {
         let state = self.check(which).await?;
-        let lowest = self.lowest(LanePort::sound).map(|lowest| lowest.sequence);
+        let lowest = self.lanes.lowest_sound().map(|lowest| lowest.sequence);
         if state.created != self.at.created || lowest.is_none_or(|lowest| lowest < self.at.sequence) {
             return Err(Stop::Replace);
         }
         self.take_up();
-        self.show_stopped(self.reasons(&state));
+        self.show_stopped(self.lanes.reasons(&state));
         Ok(())
     }
 
     /// From here on, lanes whose positions are in the stream may go by what was seen.
     fn take_up(&mut self) {
-        let sound = self.lanes.iter().filter(|(_, lane)| lane.sound().is_some());
-        let epochs = sound.map(|(partition, lane)| (*partition, lane.epoch)).collect();
+        let epochs = self.lanes.epochs();
         self.progress.update(|p| p.epochs = epochs);
-    }
-
-    /// Why lanes are stopped, a sentence for each reason.
-    fn reasons(&self, state: &StreamState) -> Vec<String> {
-        let mut stopped: BTreeMap<Unsound, (Vec<u32>, u64)> = BTreeMap::new();
-        let mut asking = 0;
-        for (partition, lane) in &self.lanes {
-            let Some(at) = lane.at else { continue };
-            asking += 1;
-            if let Verdict::Unsound(why) = lane.verdict {
-                let (partitions, highest) = stopped.entry(why).or_default();
-                partitions.push(*partition);
-                *highest = at.sequence.max(*highest);
-            }
-        }
-        let sentence = |(why, (partitions, highest)): (Unsound, (Vec<u32>, u64))| {
-            let whose = match partitions.len() == asking {
-                true => String::new(),
-                false => format!(" ({})", name(&partitions)),
-            };
-            let stream = &state.name;
-            let what = match why {
-                Unsound::CreatedAgain => {
-                    format!("stream {stream} was deleted and created again since this handler read it")
-                }
-                Unsound::Ends => format!(
-                    "stream {stream} ends at sequence {}, but this handler read up to {highest}: it was restored \
-                     from an older copy or lost its tail",
-                    state.last
-                ),
-                Unsound::OtherMessage => format!(
-                    "stream {stream} has another message at sequence {highest} than this handler read: it was \
-                     restored from an older copy or lost its tail, and has been written to since"
-                ),
-            };
-            format!("{what}{whose}: start the handler under a new name to read it from its beginning")
-        };
-        stopped.into_iter().map(sentence).collect()
     }
 
     /// Shows why the source is stopped, if it is; says so once.
@@ -479,7 +382,7 @@ impl Feed {
                 from,
                 first = state.first,
                 lost,
-                "messages were removed before they were read"
+                "messages were removed before every partition had read them"
             );
             self.progress.update(|p| p.lost += lost);
         }
@@ -487,77 +390,45 @@ impl Feed {
 
     /// Hands out what was read. `false`: no lane is left.
     async fn distribute(&mut self, messages: &mut Vec<Stored>) -> bool {
-        let Some(last) = messages.last() else { return true };
-        let at = Position {
-            created: self.at.created,
-            sequence: last.sequence,
-            stored: last.time,
-        };
-        let mut chunks: BTreeMap<u32, Vec<Queued>> = BTreeMap::new();
+        let mut at = self.at;
+        let mut events: BTreeMap<u32, Vec<Queued>> = BTreeMap::new();
         for stored in messages.drain(..) {
-            let sequence = stored.sequence;
-            let Some((partition, queued)) = self.decode(stored) else {
+            let (sequence, time) = (stored.sequence, stored.time);
+            let what = self.decoder.decode(stored);
+            if matches!(what, Decoded::Own) {
+                // Not seen, as far as positions go: the record that moves a position
+                // would be the reason to move it again (rule 14).
                 continue;
-            };
-            let lane = self.lanes.get(&partition).and_then(LanePort::sound);
-            if lane.is_some_and(|at| sequence > at.sequence) {
-                chunks.entry(partition).or_default().push(queued);
+            }
+            (at.sequence, at.stored) = (sequence, time);
+            match what {
+                Decoded::Event(partition, queued) if self.lanes.needs(partition, sequence) => {
+                    events.entry(partition).or_default().push(queued);
+                }
+                Decoded::Event(..) | Decoded::Own => {}
+                Decoded::Undecodable(what) => self.undecodable(&what),
             }
         }
-        for (partition, events) in chunks {
-            let lane = &self.lanes[&partition];
-            let chunk = Chunk {
-                source: self.decoder.source,
-                epoch: lane.epoch,
-                events,
-            };
-            if lane.chunks.send(chunk).await.is_err() {
-                self.lanes.remove(&partition);
-            }
-        }
-        for lane in self.lanes.values_mut() {
-            if lane.sound().is_some_and(|before| before.sequence < at.sequence) {
-                lane.at = Some(at);
-            }
-        }
+        self.lanes.send(self.decoder.source, events).await;
+        self.lanes.handed(at);
         self.at = at;
         !self.lanes.is_empty()
     }
 
-    fn decode(&mut self, stored: Stored) -> Option<(u32, Queued)> {
-        match self.decoder.decode(stored) {
-            Decoded::Event(partition, queued) => Some((partition, queued)),
-            Decoded::Own => None,
-            Decoded::Undecodable(what) => {
-                // A reader that goes back comes to it again.
-                if what.sequence > self.undecodable_up_to {
-                    self.undecodable_up_to = what.sequence;
-                    warn!(
-                        handler = self.decoder.names.handler,
-                        stream = &*self.decoder.stream,
-                        subject = &*what.subject,
-                        sequence = what.sequence,
-                        reason = what.reason,
-                        "a message of Weir's own cannot be read; nobody handles it"
-                    );
-                    self.progress.update(|p| p.undecodable += 1);
-                }
-                None
-            }
+    /// Counts what cannot be decoded, and says so.
+    fn undecodable(&mut self, what: &Undecodable) {
+        if what.sequence <= self.undecodable_up_to {
+            return; // the reader went back, and has come to it again
         }
+        self.undecodable_up_to = what.sequence;
+        warn!(
+            handler = self.decoder.names.handler,
+            stream = &*self.decoder.stream,
+            subject = &*what.subject,
+            sequence = what.sequence,
+            reason = what.reason,
+            "a message of Weir's own cannot be read; nobody handles it"
+        );
+        self.progress.update(|p| p.undecodable += 1);
     }
-}
-
-/// Partitions as a reason names them.
-fn name(partitions: &[u32]) -> String {
-    let named: Vec<String> = partitions
-        .iter()
-        .take(NAMED_PARTITIONS)
-        .map(u32::to_string)
-        .collect();
-    let more = match partitions.len() - named.len() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!("only partition {}{more}", named.join(", "))
 }

@@ -34,6 +34,27 @@ pub enum Unsound {
     OtherMessage,
 }
 
+impl Unsound {
+    /// What is wrong with a stream that stands so, and was read up to `sequence`.
+    pub fn describe(self, state: &StreamState, sequence: u64) -> String {
+        let stream = &state.name;
+        match self {
+            Unsound::CreatedAgain => {
+                format!("stream {stream} was deleted and created again since this handler read it")
+            }
+            Unsound::Ends => format!(
+                "stream {stream} ends at sequence {}, but this handler read up to {sequence}: it was restored from an \
+                 older copy or lost its tail",
+                state.last
+            ),
+            Unsound::OtherMessage => format!(
+                "stream {stream} has another message at sequence {sequence} than this handler read: it was restored \
+                 from an older copy or lost its tail, and has been written to since"
+            ),
+        }
+    }
+}
+
 /// The stream, and those of the positions that are not in it.
 #[derive(Debug)]
 pub struct Checked {
@@ -140,6 +161,10 @@ mod tests {
 
         log.purge("S", ">", 3).await.expect("purged");
         let checked = check(&log, "S", [second]).await.expect("readable");
-        assert_eq!(checked.unsound, BTreeMap::new(), "a message that is gone says nothing");
+        assert_eq!(
+            checked.unsound,
+            BTreeMap::new(),
+            "a message that is gone says nothing"
+        );
     }
 }

@@ -16,7 +16,7 @@ pub struct Progress {
     pub unread: u64,
     /// Why the source is stopped, for all partitions or for some of them.
     pub stopped: Vec<String>,
-    /// Messages that were gone before they were read, since the host started.
+    /// Messages that were gone before every partition had read them, since the host started.
     pub lost: u64,
     /// Messages for this handler that were not readable, since the host started.
     pub undecodable: u64,
