@@ -23,6 +23,8 @@ pub const RETRIES: &str = "weir_retries_total";
 pub const DEAD_LETTERS: &str = "weir_dead_letters_total";
 pub const CACHE_BYTES: &str = "weir_cache_bytes";
 pub const FENCED: &str = "weir_fenced_total";
+pub const LOST_MESSAGES: &str = "weir_lost_messages_total";
+pub const UNDECODABLE: &str = "weir_undecodable_messages_total";
 pub const SOURCES_STOPPED: &str = "weir_sources_stopped";
 pub const NATS_CONNECTED: &str = "weir_nats_connected";
 
@@ -58,6 +60,14 @@ fn describe() {
     describe_counter!(DEAD_LETTERS, "Events dead-lettered.");
     describe_gauge!(CACHE_BYTES, "Bytes of cells kept in memory.");
     describe_counter!(FENCED, "Commits refused because another host has the partition.");
+    describe_counter!(
+        LOST_MESSAGES,
+        "Messages of a source that its stream removed before every partition had read them."
+    );
+    describe_counter!(
+        UNDECODABLE,
+        "Timers that fired and redriven dead letters that cannot be read, and are not handled."
+    );
     describe_gauge!(
         SOURCES_STOPPED,
         "Sources that were stopped because their stream is not the one read before."
@@ -84,8 +94,10 @@ pub struct HandlerMetrics {
     /// By partition.
     lag: Vec<Gauge>,
     cache: Vec<Gauge>,
-    /// By source, in the manifest's order.
+    /// By source, in the manifest's order, the internal one last.
     unread: Vec<Gauge>,
+    lost: Vec<Counter>,
+    undecodable: Counter,
 }
 
 impl HandlerMetrics {
@@ -99,6 +111,8 @@ impl HandlerMetrics {
         };
         let unread =
             |source: &&str| gauge!(UNREAD_EVENTS, "handler" => name(), "source" => (*source).to_owned());
+        let lost =
+            |source: &&str| counter!(LOST_MESSAGES, "handler" => name(), "source" => (*source).to_owned());
         let this = HandlerMetrics {
             events: counter!(EVENTS, "handler" => name()),
             groups: counter!(GROUPS, "handler" => name()),
@@ -111,6 +125,8 @@ impl HandlerMetrics {
             lag: by_partition(LAG_EVENTS),
             cache: by_partition(CACHE_BYTES),
             unread: sources.iter().map(unread).collect(),
+            lost: sources.iter().map(lost).collect(),
+            undecodable: counter!(UNDECODABLE, "handler" => name()),
         };
         for counter in [
             &this.events,
@@ -118,7 +134,11 @@ impl HandlerMetrics {
             &this.retries,
             &this.dead_letters,
             &this.fenced,
-        ] {
+            &this.undecodable,
+        ]
+        .into_iter()
+        .chain(&this.lost)
+        {
             counter.increment(0);
         }
         this
@@ -171,6 +191,18 @@ impl HandlerMetrics {
         }
     }
 
+    /// Messages of a source that were gone before every partition had read them, since the host started.
+    pub fn lost(&self, source: usize, messages: u64) {
+        if let Some(counter) = self.lost.get(source) {
+            counter.absolute(messages);
+        }
+    }
+
+    /// Internal messages that cannot be read, since the host started.
+    pub fn undecodable(&self, messages: u64) {
+        self.undecodable.absolute(messages);
+    }
+
     pub fn sources_stopped(&self, sources: usize) {
         self.sources_stopped.set(sources as f64);
     }
@@ -187,15 +219,20 @@ mod tests {
         metrics::with_local_recorder(&recorder, || {
             let metrics = HandlerMetrics::new("h", 2, &["S"]);
             let text = handle.render();
-            assert!(
-                text.contains("weir_dead_letters_total{handler=\"h\"} 0"),
-                "{text}"
-            );
+            for line in [
+                "weir_dead_letters_total{handler=\"h\"} 0",
+                "weir_lost_messages_total{handler=\"h\",source=\"S\"} 0",
+            ] {
+                assert!(text.contains(line), "no {line} in\n{text}");
+            }
             metrics.committed(7, 2, Duration::from_millis(3));
             metrics.lag(1, 5);
             metrics.lag(2, 5); // no such partition: nothing
             metrics.unread(0, 9);
             metrics.cache(0, 100);
+            metrics.lost(0, 4);
+            metrics.lost(0, 6);
+            metrics.undecodable(1);
         });
         let text = handle.render();
         for line in [
@@ -204,6 +241,8 @@ mod tests {
             "weir_lag_events{handler=\"h\",partition=\"1\"} 5",
             "weir_unread_events{handler=\"h\",source=\"S\"} 9",
             "weir_cache_bytes{handler=\"h\",partition=\"0\"} 100",
+            "weir_lost_messages_total{handler=\"h\",source=\"S\"} 6",
+            "weir_undecodable_messages_total{handler=\"h\"} 1",
         ] {
             assert!(text.contains(line), "no {line} in\n{text}");
         }

@@ -26,14 +26,15 @@ use crate::deployment::plugins::{self, Deployed};
 use crate::dispatch::context::{Budget, Counters, HandlerContext, LaneStatus, State, source_names};
 use crate::dispatch::executor::Executor;
 use crate::dispatch::lane::Lane;
+use crate::dispatch::start::Starts;
 use crate::handler::{CodeCache, Engine, Program, ProgramSettings};
 use crate::ledger::{self, Ledger};
 use crate::log::{Append, Log, SharedLog};
 use crate::metrics::HandlerMetrics;
 use crate::model::subjects::{FIRST_GENERATION, HandlerNames, host_key, hosts_stream};
 use crate::source::decode::Decoder;
-use crate::source::feed::{CHUNKS_MAX, Feed, FeedHandle, SharedProgress};
-use crate::source::start::Starts;
+use crate::source::feed::{CHUNKS_MAX, Feed, FeedHandle};
+use crate::source::progress::SharedProgress;
 
 /// Bytes of events that wait in all lanes together: more than the groups being
 /// executed and committed only makes memory cold.
@@ -438,14 +439,24 @@ impl Reporter {
             });
         }
         let mut unread = 0;
+        let mut stopped = 0;
         let mut stopped_sources = Vec::new();
-        for (source, progress) in self.progress.iter().enumerate() {
+        let mut lost = BTreeMap::new();
+        let mut undecodable = 0;
+        for (source, (progress, name)) in self.progress.iter().zip(context.source_names()).enumerate() {
             let progress = progress.get();
             context.metrics.unread(source, progress.unread);
+            context.metrics.lost(source, progress.lost);
             unread += progress.unread;
+            stopped += usize::from(!progress.stopped.is_empty());
             stopped_sources.extend(progress.stopped);
+            if progress.lost > 0 {
+                lost.insert(name.to_owned(), progress.lost);
+            }
+            undecodable += progress.undecodable;
         }
-        context.metrics.sources_stopped(stopped_sources.len());
+        context.metrics.sources_stopped(stopped);
+        context.metrics.undecodable(undecodable);
         HandlerStatus {
             name: context.manifest.name.clone(),
             version: context.manifest.version.clone(),
@@ -460,6 +471,8 @@ impl Reporter {
             errors: context.counters.errors.load(Ordering::Relaxed),
             dead_letters: context.counters.dead_letters.load(Ordering::Relaxed),
             stopped_sources,
+            lost,
+            undecodable,
         }
     }
 }

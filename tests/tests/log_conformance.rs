@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use weir::effects::check::TIMER_DUE_MAX;
 use weir::log::jetstream::{ConnectOptions, JetStream, connect};
 use weir::log::memory::MemoryLog;
 use weir::log::*;
@@ -145,7 +146,7 @@ macro_rules! suite {
 
 suite! {
     settings_read_back subjects_change fences batches_are_whole lasts_and_scans many_lasts rollup_and_purge ttl
-    schedules_fire schedules_are_replaced_and_cancelled reading starts too_large missing_stream emptied_subject
+    schedules_fire schedules_at_the_ends_of_time schedules_are_replaced_and_cancelled reading starts too_large missing_stream emptied_subject
 }
 
 async fn settings_read_back(rig: &Rig) {
@@ -382,6 +383,33 @@ async fn schedules_fire(rig: &Rig) {
     .await;
 }
 
+/// The first moment that a timer can be due at, and the last one.
+async fn schedules_at_the_ends_of_time(rig: &Rig) {
+    let log = &rig.log;
+    let at = |subject: &str, due: u64| Append {
+        schedule: Some(Schedule {
+            due,
+            target: "s.fired".into(),
+            replaces: None,
+        }),
+        ..message(subject, "x")
+    };
+    let batch = vec![
+        at("s.t.first", 0),
+        at("s.t.second", 1),
+        at("s.t.last", TIMER_DUE_MAX),
+    ];
+    log.append("S", batch).await.expect("taken");
+    rig.until("what is past has fired", || async { fired(rig).await.len() == 2 })
+        .await;
+    // The clock moves on a little, and the last one still waits.
+    let later = timer(rig, "s.t.later", 700, None);
+    log.append("S", vec![later]).await.expect("taken");
+    rig.until("another has fired", || async { fired(rig).await.len() == 3 })
+        .await;
+    assert!(log.last("S", "s.t.last").await.expect("read").is_some());
+}
+
 async fn schedules_are_replaced_and_cancelled(rig: &Rig) {
     let log = &rig.log;
     let (first, doomed) = (timer(rig, "s.t.1", 1_500, None), timer(rig, "s.t.2", 1_500, None));
@@ -413,7 +441,6 @@ async fn read_until(reader: &mut dyn Reader, count: usize) -> (Vec<Stored>, u64)
         let next = tokio::time::timeout(Duration::from_secs(40), reader.next(&mut into));
         match next.await.expect("in time") {
             Ok(pending) => still = pending,
-            Err(Error::Unavailable(_)) => {}
             Err(error) => panic!("{error}"),
         }
     }
@@ -502,10 +529,30 @@ async fn emptied_subject(rig: &Rig) {
     log.append("S", batch).await.expect("taken, which is the danger");
 }
 
-/// What was in flight at a kill comes again, once. A reader that had seen
-/// nothing yet still begins where it was told to.
+/// Reads `count` messages from `from` on, with as many readers as it takes.
+async fn read_with_readers(log: &SharedLog, from: u64, count: usize) -> Vec<Stored> {
+    let mut into = Vec::<Stored>::new();
+    let begun = Instant::now();
+    while into.len() < count {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{} of {count}",
+            into.len()
+        );
+        let next = into.last().map_or(from, |last| last.sequence + 1);
+        let Ok(mut reader) = log.read("S", &["s.a".into()], next).await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        while into.len() < count && reader.next(&mut into).await.is_ok() {}
+    }
+    into
+}
+
+/// What was in flight at a kill comes again, once, from another reader: the first
+/// one ends, for the stream may not be the same any more.
 #[tokio::test]
-async fn readers_survive_a_restart() {
+async fn a_reader_ends_with_its_connection() {
     let mut server = NatsServer::start().expect("a server");
     let log: SharedLog = Arc::new(connected(&server).await);
     log.create_stream("S", &settings()).await.expect("created");
@@ -519,17 +566,52 @@ async fn readers_survive_a_restart() {
     let (mut seen, _) = read_until(&mut *reader, 1).await;
     server.kill();
     server.restart().expect("back");
-    let (rest, _) = read_until(&mut *reader, 10_000 - seen.len()).await;
+    for reader in [&mut reader, &mut unread] {
+        let mut rest = Vec::new();
+        let end = tokio::time::timeout(Duration::from_secs(40), async {
+            loop {
+                if let Err(error) = reader.next(&mut rest).await {
+                    break error;
+                }
+            }
+        });
+        assert!(matches!(end.await.expect("in time"), Error::Unavailable(_)));
+        // It stays at its end.
+        let again = reader.next(&mut rest).await;
+        assert!(matches!(again, Err(Error::Unavailable(_))), "{again:?}");
+        if seen
+            .last()
+            .is_some_and(|last| Some(last.sequence + 1) == rest.first().map(|m| m.sequence))
+        {
+            seen.extend(rest);
+        }
+    }
+    let next = seen.last().map_or(1, |last| last.sequence + 1);
+    let rest = read_with_readers(&log, next, 10_000 - seen.len()).await;
     seen.extend(rest);
     let sequences: Vec<u64> = seen.iter().map(|m| m.sequence).collect();
     assert_eq!(sequences, (1..=10_000).collect::<Vec<_>>());
-    let (tail, _) = read_until(&mut *unread, 10).await;
+    let tail = read_with_readers(&log, 9_991, 10).await;
     assert_eq!(tail[0].sequence, 9_991);
+}
+
+/// A reader that waits for longer than a pull lives goes on all the same.
+#[tokio::test]
+async fn a_quiet_reader_does_not_end() {
+    let rig = Rig::jetstream().await;
+    rig.log.create_stream("S", &settings()).await.expect("created");
+    let mut reader = rig.log.read("S", &[], 1).await.expect("a reader");
+    let mut into = Vec::new();
+    let quiet = tokio::time::timeout(Duration::from_secs(40), reader.next(&mut into)).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    let sequence = put(&rig.log, "s.a", "x").await;
+    let (messages, _) = read_until(&mut *reader, 1).await;
+    assert_eq!(messages[0].sequence, sequence);
 }
 
 /// Deleted, and deleted and made again under its name: neither is what was read.
 #[tokio::test]
-async fn a_reader_says_that_its_stream_is_gone() {
+async fn a_reader_ends_with_its_stream() {
     let server = NatsServer::start().expect("a server");
     let log = connected(&server).await;
     let other = async_nats::connect(server.url()).await.expect("connected");
@@ -546,9 +628,13 @@ async fn a_reader_says_that_its_stream_is_gone() {
             .expect("deleted");
         if made_again {
             log.create_stream("S", &settings()).await.expect("created");
+            let message = vec![message("s.a", "of another stream")];
+            log.append("S", message).await.expect("taken");
         }
         let next = tokio::time::timeout(Duration::from_secs(30), reader.next(&mut into));
-        assert_eq!(next.await.expect("in time"), Err(Error::NoStream("S".into())));
+        let end = next.await.expect("in time");
+        assert!(matches!(end, Err(Error::Unavailable(_))), "{end:?}");
+        assert_eq!(into, []);
     }
 }
 

@@ -1,8 +1,10 @@
 //! Orderly ends and new beginnings.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use weir_tests::proxy::Proxy;
 use weir_tests::system::{Flights, LEDGER, System};
 use weir_tests::{PATIENCE, check, seed, until};
 
@@ -88,6 +90,84 @@ async fn a_source_that_was_made_again_is_stopped_and_named() -> Result<()> {
         system.bus.count(LEDGER, "rotations.>").await? == 100,
         "it went on reading"
     );
+    Ok(())
+}
+
+/// The same while the host's connection is cut: it sees nothing of it, only that
+/// it may connect again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_made_again_behind_a_cut_connection_is_stopped() -> Result<()> {
+    let mut flights = Flights::new(seed(), 10);
+    let system = System::start().await?;
+    system.rotations()?;
+    let proxy = Proxy::start(&system.nats.url()).await?;
+    let host = system.launch.clone().through(&proxy.url()).start().await?;
+    flights.publish(&system.bus, 100).await?;
+    system.all_counted(&flights).await?;
+
+    proxy.close();
+    system.bus.delete("FLIGHTS").await?;
+    system.bus.source("FLIGHTS", "flights.>").await?;
+    let mut more = Flights::new(seed(), 10);
+    more.publish(&system.bus, 150).await?;
+    proxy.open();
+    stopped(&system, "stream FLIGHTS was deleted and created again").await?;
+    host.readyz(503, "deleted and created again").await?;
+    let handler = system.weir.handler("rotations").await?;
+    ensure!(handler["state"] == "source-stopped", "{handler}");
+    ensure!(
+        system.bus.count(LEDGER, "rotations.>").await? == 100,
+        "it went on reading"
+    );
+    Ok(())
+}
+
+/// PROTOCOL rule 6: a server comes back with an older copy of the source, its created
+/// time unchanged, and is written to again. The host only sees its connection break.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_lost_its_tail_in_a_restart_of_the_server_is_stopped() -> Result<()> {
+    let mut flights = Flights::new(seed(), 10);
+    let mut system = System::start().await?;
+    system.rotations()?;
+    flights.publish(&system.bus, 50).await?;
+    let source = system.nats.dir().join("data/jetstream/$G/streams/FLIGHTS");
+    let older = tempfile::tempdir()?;
+    system.nats.kill();
+    copy(&source, older.path())?;
+    system.nats.restart()?;
+    let host = system.launch.start().await?;
+    // So many that each partition with keys has read some of what will be lost.
+    flights.publish(&system.bus, 1_000).await?;
+    system.all_counted(&flights).await?;
+    system.weir.caught_up("rotations").await?;
+
+    system.nats.kill();
+    std::fs::remove_dir_all(&source)?;
+    copy(older.path(), &source)?;
+    system.nats.restart()?;
+    stopped(&system, "stream FLIGHTS ends at sequence 50").await?;
+    // A consumer at the old position would deliver the last of these, in silence.
+    let mut more = Flights::new(seed(), 10);
+    more.publish(&system.bus, 1_500).await?;
+    stopped(&system, "stream FLIGHTS has another message at sequence").await?;
+    host.readyz(503, "another message at sequence").await?;
+    ensure!(
+        system.bus.count(LEDGER, "rotations.>").await? == 1_050,
+        "it went on reading"
+    );
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &target)?,
+            false => drop(std::fs::copy(entry.path(), target)?),
+        }
+    }
     Ok(())
 }
 

@@ -106,6 +106,14 @@ pub struct HandlerStatus {
     pub dead_letters: u64,
     /// Sources that were stopped, with the reason (PROTOCOL rule 6).
     pub stopped_sources: Vec<String>,
+    /// Messages that a source's stream removed before every partition had read
+    /// them, since the host started, by source; those that lost none are left out.
+    #[serde(default)]
+    pub lost: BTreeMap<String, u64>,
+    /// Timers that fired and redriven dead letters that cannot be read, since the
+    /// host started.
+    #[serde(default)]
+    pub undecodable: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

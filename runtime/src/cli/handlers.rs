@@ -20,7 +20,9 @@ Examples:
   weir handlers --ledger SHOP
   weir handlers --ledger SHOP --json | jq '.[] | select(.lag > 0)'
 
-LAG counts events not yet committed; ERRORS and DEAD-LETTERS count since the hosts started.";
+LAG counts events not yet committed; ERRORS and DEAD-LETTERS count since the hosts started.
+Below the table stands what else is wrong: partitions that do not run, sources that are stopped or
+lost messages unread, and messages of Weir's own that cannot be read.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -48,6 +50,10 @@ struct Handler {
     /// The least good of its partitions.
     state: String,
     stopped_sources: Vec<String>,
+    /// By source, of those that lost any: messages removed before every partition had read them.
+    lost: BTreeMap<String, u64>,
+    /// Fired timers and redriven dead letters that cannot be read.
+    undecodable: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -134,6 +140,18 @@ fn explain(handler: &Handler) -> std::io::Result<()> {
     for source in &handler.stopped_sources {
         print::line(&format!("{}: source stopped: {source}", handler.name))?;
     }
+    for (source, messages) in &handler.lost {
+        print::line(&format!(
+            "{}: source {source}: {messages} messages were removed from the stream before every partition had read them",
+            handler.name
+        ))?;
+    }
+    if handler.undecodable > 0 {
+        print::line(&format!(
+            "{}: {} fired timers or redriven dead letters cannot be read; the hosts' logs name them",
+            handler.name, handler.undecodable
+        ))?;
+    }
     for Partition { host, status } in &handler.partitions {
         if let Some(reason) = &status.reason {
             let (name, partition, state) = (&handler.name, status.partition, &status.state);
@@ -210,6 +228,16 @@ fn merge_one(on: &[(&str, &HandlerStatus)]) -> Handler {
     // Each host counts the same source for its own partitions: the largest is
     // nearest to the truth.
     let unread = on.iter().map(|(_, handler)| handler.unread).max().unwrap_or(0);
+    let mut lost: BTreeMap<String, u64> = BTreeMap::new();
+    for (source, messages) in on.iter().flat_map(|(_, handler)| &handler.lost) {
+        let most = lost.entry(source.clone()).or_default();
+        *most = (*most).max(*messages);
+    }
+    let undecodable = on
+        .iter()
+        .map(|(_, handler)| handler.undecodable)
+        .max()
+        .unwrap_or(0);
     let mut stopped_sources: Vec<String> = on.iter().flat_map(|(_, h)| h.stopped_sources.clone()).collect();
     stopped_sources.sort();
     stopped_sources.dedup();
@@ -232,6 +260,8 @@ fn merge_one(on: &[(&str, &HandlerStatus)]) -> Handler {
         dead_letters: on.iter().map(|(_, handler)| handler.dead_letters).sum(),
         state,
         stopped_sources,
+        lost,
+        undecodable,
         partitions: partitions.into_values().collect(),
     }
 }
@@ -266,6 +296,8 @@ mod tests {
                 errors: 1,
                 dead_letters: 2,
                 stopped_sources: Vec::new(),
+                lost: [("S".to_owned(), unread)].into(),
+                undecodable: unread,
             }],
             not_ready: Vec::new(),
         }
@@ -293,6 +325,7 @@ mod tests {
             assert_eq!(owners, ["one", "two", "one"]);
             assert_eq!(handler.hosts, ["one", "two"]);
             assert_eq!(handler.lag, 9 + 3 + 4);
+            assert_eq!((handler.lost["S"], handler.undecodable), (9, 9));
             assert_eq!(
                 (handler.version.as_str(), handler.state.as_str()),
                 ("1", "running")
@@ -339,6 +372,8 @@ mod tests {
             "dead_letters",
             "state",
             "stopped_sources",
+            "lost",
+            "undecodable",
         ] {
             assert!(object.contains_key(name), "{name}");
         }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use crate::toml_file;
 
+pub use crate::model::key::KeyFrom;
+
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -123,17 +125,6 @@ impl Manifest {
     pub fn parse(file: &Path, text: &str) -> Result<Manifest, toml_file::Error> {
         parse::manifest(toml_file::Document { file, text })
     }
-}
-
-/// Where an event's key comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyFrom {
-    Subject,
-    Header(String),
-    /// Token of the subject, counted from 1.
-    SubjectToken(usize),
-    /// JSON pointer (RFC 6901) into the payload.
-    Json(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
+use super::start::Starts;
 use crate::commit::committer::Committer;
 use crate::deployment::manifest::Manifest;
 use crate::dispatch::executor::Executor;
 use crate::handler::Program;
 use crate::log::SharedLog;
 use crate::metrics::HandlerMetrics;
+use crate::model::position::INTERNAL_SOURCE;
 use crate::model::subjects::HandlerNames;
-use crate::source::start::Starts;
 
 /// One deployed handler on one host.
 pub struct HandlerContext {
@@ -37,11 +38,8 @@ pub struct HandlerContext {
     pub lanes: Vec<LaneStatus>,
 }
 
-/// Sources as positions name them: those of the manifest by their stream, then
-/// the internal one.
-pub const INTERNAL_SOURCE: &str = "$WEIR";
-
-/// Names of all sources of a handler, in the order of their indices.
+/// Names of all sources of a handler as positions have them, in the order of
+/// their indices: those of the manifest by their stream, then the internal one.
 pub fn source_names(manifest: &Manifest) -> impl Iterator<Item = &str> {
     manifest
         .sources

@@ -155,7 +155,7 @@ impl Workspace {
             let ended = match self.one(context, partition, &mut queued) {
                 Step::Done => {
                     self.waiting_bytes -= queued.bytes;
-                    self.advance(&queued.event);
+                    self.advance(&queued);
                     continue;
                 }
                 Step::Missing => Ended::Missing,
@@ -179,15 +179,8 @@ impl Workspace {
         );
     }
 
-    fn advance(&mut self, event: &Event) {
-        let position = &mut self.positions[usize::from(event.source)];
-        position.sequence = event.offset;
-        // A redriven event carries its first time, not that of its message.
-        position.stored = if event.sequence == event.offset {
-            event.time
-        } else {
-            0
-        };
+    fn advance(&mut self, queued: &Queued) {
+        queued.moves(&mut self.positions[usize::from(queued.event.source)]);
         self.group.events += 1;
     }
 

@@ -2,6 +2,7 @@
 //!
 //! * [`lane::Lane`]: the task of one partition, from takeover to handing over.
 //! * [`term::Term`]: one uninterrupted ownership: the loop of a lane at work.
+//! * [`start::Starts`]: where a source begins that has no position yet.
 //! * [`tenure`]: what a lane knows while it owns its partition, and how it gets it.
 //! * [`execute`]: runs events through the handler into a group. Synchronous.
 //! * [`executor::Executor`]: the threads on which that happens.
@@ -11,5 +12,6 @@ pub mod execute;
 pub mod executor;
 pub mod lane;
 pub mod standby;
+pub mod start;
 pub mod tenure;
 pub mod term;

@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 
 use tracing::warn;
 
-use super::context::{HandlerContext, INTERNAL_SOURCE};
+use super::context::HandlerContext;
+use super::start;
 use crate::commit::record::{ATTEMPT_HEADER, FORMAT, Kind, Record, Watermark, incarnation_of};
 use crate::log::{self, Append, AppendError, Start, Stored};
-use crate::model::position::Position;
+use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::bucket_stream;
-use crate::source::start;
 use crate::state::dirty::Dirty;
 use crate::state::meta::{Mark, Meta};
 use crate::state::replay;

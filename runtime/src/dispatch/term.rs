@@ -363,7 +363,7 @@ impl<'a> Term<'a> {
         let accepted = &mut self.accepted[usize::from(chunk.source)];
         for queued in chunk.events {
             if queued.event.offset > accepted.sequence {
-                accepted.sequence = queued.event.offset;
+                queued.moves(accepted);
                 self.pending_bytes += queued.bytes;
                 self.pending.push_back(queued);
             }
@@ -412,12 +412,7 @@ impl<'a> Term<'a> {
             return;
         };
         for queued in self.pending.drain(..) {
-            let handed = &mut self.handed[usize::from(queued.event.source)];
-            *handed = Position {
-                sequence: queued.event.offset,
-                stored: 0,
-                ..*handed
-            };
+            queued.moves(&mut self.handed[usize::from(queued.event.source)]);
             workspace.waiting_bytes += queued.bytes;
             workspace.events.push_back(queued);
         }

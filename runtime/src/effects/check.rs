@@ -37,6 +37,10 @@ const _: () = assert!(
     KEY_BYTES_MAX + TIMERS_PER_KEY_MAX * (NAME_BYTES_MAX + LIVE_TIMER_BYTES) < RECORD_SLACK_BYTES * 3 / 4
 );
 
+/// Latest moment that a timer can be due, in Unix nanoseconds: the server keeps
+/// times in 64 bits with a sign, and a later one would be long past to it.
+pub const TIMER_DUE_MAX: u64 = i64::MAX as u64;
+
 /// Why effects were refused. Not retried: the same event would do the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
@@ -87,6 +91,11 @@ pub enum Violation {
     Cells { name: String, count: usize },
     #[error("with timer {name:?} the key would have {count} timers, the limit is {TIMERS_PER_KEY_MAX}")]
     Timers { name: String, count: usize },
+    #[error(
+        "timer {name:?} is due at {due}, beyond {TIMER_DUE_MAX} (Unix nanoseconds; the year 2262), which is as far as \
+         the server counts"
+    )]
+    Due { name: String, due: u64 },
     #[error(
         "effects of {bytes} bytes, the handler's limit is {max} (effects_bytes in [limits] of handler.toml)"
     )]
@@ -225,6 +234,17 @@ pub fn value(what: &'static str, name: &str, bytes: usize, max_payload: usize) -
             name: name.into(),
             bytes,
             max,
+        });
+    }
+    Ok(())
+}
+
+/// A timer named `name` can be due then (Unix nanoseconds). What is past fires at once.
+pub fn due(name: &str, due: u64) -> Result<(), Violation> {
+    if due > TIMER_DUE_MAX {
+        return Err(Violation::Due {
+            name: name.into(),
+            due,
         });
     }
     Ok(())
@@ -394,6 +414,14 @@ mod tests {
         assert!(value("cell", "c", max - TIMER_OVERHEAD_BYTES + 1, max).is_err());
         assert_eq!(name("cell", &"n".repeat(NAME_BYTES_MAX)), Ok(()));
         assert!(name("timer", &"ü".repeat(NAME_BYTES_MAX)).is_err());
+        assert_eq!((due("t", 0), due("t", TIMER_DUE_MAX)), (Ok(()), Ok(())));
+        for far in [TIMER_DUE_MAX + 1, u64::MAX] {
+            let sentence = due("t", far).expect_err("too far").to_string();
+            assert!(
+                sentence.contains(&format!("timer \"t\" is due at {far}")),
+                "{sentence}"
+            );
+        }
         assert_eq!(cells("c", CELLS_PER_KEY_MAX), Ok(()));
         assert!(cells("c", CELLS_PER_KEY_MAX + 1).is_err());
         assert_eq!(timers("t", TIMERS_PER_KEY_MAX), Ok(()));

@@ -239,6 +239,7 @@ impl wit::timers::Host for Host {
     fn set(&mut self, name: String, at: u64, data: Vec<u8>) -> wasmtime::Result<()> {
         let (invocation, settings) = self.invocation()?;
         check::name("timer", &name)?;
+        check::due(&name, at)?;
         check::value("timer", &name, data.len(), settings.max_payload)?;
         if !invocation.has_timer(&name) {
             invocation.timers += 1;

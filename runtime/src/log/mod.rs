@@ -66,6 +66,15 @@ impl Stored {
             .find(|(n, _)| n == name)
             .map(|(_, v)| v.as_str())
     }
+
+    /// Value of the last header of that name: of several, the one that the server
+    /// added to what the message brought along.
+    pub fn last_header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .rfind(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+    }
 }
 
 /// What the server says of an append that it took.
@@ -232,22 +241,23 @@ pub trait Log: Send + Sync + 'static {
     async fn read(&self, stream: &str, filters: &[String], from: u64) -> Result<Box<dyn Reader>, Error>;
 }
 
-/// Reads a stream in order, without acknowledgements.
+/// Reads a stream in order, without acknowledgements, for as long as nothing
+/// breaks. Whoever opens another one after that looks first whether the stream is
+/// still the same (PROTOCOL rule 6): a reader would not notice.
 #[async_trait]
 pub trait Reader: Send {
     /// Waits until there is at least one message, appends what has arrived to
     /// `into` (at most a few thousand), and returns how many matching messages
     /// the server says are still to come. In order, without gaps and without
-    /// repetition across reconnects (PROTOCOL rule 7). Does not ask the server for more
-    /// while nobody calls it, but for a bounded number of messages that were
-    /// asked for already.
+    /// repetition (PROTOCOL rule 7). Does not ask the server for more while nobody
+    /// calls it, but for a bounded number of messages that were asked for already.
     ///
     /// Cancel safe: a call dropped half-way loses nothing.
     ///
     /// # Errors
-    /// [`Error::NoStream`] once the stream is gone; [`Error::Unavailable`]
-    /// after a bounded time without a connection: the reader may be called
-    /// again, and goes on where it was.
+    /// The reader is at its end, and says why: the connection was lost or made
+    /// anew, the stream or the server's side of the reader is gone, messages are
+    /// missing. Whatever it appended before is good.
     async fn next(&mut self, into: &mut Vec<Stored>) -> Result<u64, Error>;
 }
 

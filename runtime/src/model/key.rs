@@ -1,5 +1,28 @@
-//! Keys, the partition of each, and how a key or a cell's name is written as
-//! one token of a subject or of a bucket key.
+//! Where keys come from, the partition of each, and how a key or a cell's name
+//! is written as one token of a subject or of a bucket key.
+
+/// Where an event's key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyFrom {
+    Subject,
+    Header(String),
+    /// Token of the subject, counted from 1.
+    SubjectToken(usize),
+    /// JSON pointer (RFC 6901) into the payload.
+    Json(String),
+}
+
+impl KeyFrom {
+    /// The rule as text: recorded with each commit, and shown to people.
+    pub fn describe(&self) -> String {
+        match self {
+            KeyFrom::Subject => "subject".into(),
+            KeyFrom::Header(name) => format!("header {name}"),
+            KeyFrom::SubjectToken(n) => format!("subject_token {n}"),
+            KeyFrom::Json(pointer) => format!("json {pointer}"),
+        }
+    }
+}
 
 /// The partition of `key`: 32-bit FNV-1a modulo `partitions`, which is the hash
 /// of NATS's own `partition()` subject mapping.

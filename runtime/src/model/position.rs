@@ -2,9 +2,13 @@
 
 use minicbor::{Decode, Encode};
 
+/// Name of the internal source in positions: timers that fired and redriven
+/// dead letters. The sources of a manifest are named by their streams.
+pub const INTERNAL_SOURCE: &str = "$WEIR";
+
 /// Position of a partition in a source, and what identifies the source, so that
 /// a stream deleted and made again is noticed (PROTOCOL rule 6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Encode, Decode)]
 pub struct Position {
     /// Unix time in nanoseconds at which the stream was created.
     #[n(0)]

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::deployment::manifest::KeyFrom;
 use crate::effects::dead_letter;
 use crate::log::Stored;
 use crate::model::event::{Event, FiredTimer};
-use crate::model::key::partition;
+use crate::model::key::{KeyFrom, partition};
 use crate::model::limits::KEY_BYTES_MAX;
+use crate::model::position::Position;
 use crate::model::subjects::HandlerNames;
 
 /// Header in which the server names the schedule that a message was copied from (ADR-51).
@@ -18,6 +18,9 @@ const SCHEDULER_HEADER: &str = "Nats-Scheduler";
 #[derive(Debug, Clone)]
 pub struct Queued {
     pub event: Event,
+    /// When the message at the event's offset was stored (Unix nanoseconds), for
+    /// its position. Not the event's time, which a redriven one keeps.
+    pub stored: u64,
     /// The event is no input for the handler; it is dead-lettered with this reason.
     pub refused: Option<String>,
     /// Invocations that failed so far, in this process.
@@ -27,15 +30,43 @@ pub struct Queued {
 }
 
 impl Queued {
-    fn new(event: Event, refused: Option<String>) -> Queued {
+    fn new(event: Event, stored: u64, refused: Option<String>) -> Queued {
         let bytes = event.size();
         Queued {
             event,
+            stored,
             refused,
             attempts: 0,
             bytes,
         }
     }
+
+    /// Moves a position in the event's source to this event: sequence and time
+    /// are always those of one message (PROTOCOL rule 6).
+    pub fn moves(&self, position: &mut Position) {
+        position.sequence = self.event.offset;
+        position.stored = self.stored;
+    }
+}
+
+/// What a message of a source is.
+#[derive(Debug)]
+pub enum Decoded {
+    /// An event, of this partition.
+    Event(u32, Queued),
+    /// Weir's own, in a ledger that is read as a source: no event for anybody.
+    Own,
+    /// Meant for this handler by Weir itself, and not readable: nobody will ever
+    /// handle it.
+    Undecodable(Undecodable),
+}
+
+/// A message that is not as Weir writes it.
+#[derive(Debug)]
+pub struct Undecodable {
+    pub subject: Box<str>,
+    pub sequence: u64,
+    pub reason: String,
 }
 
 /// Decodes the messages of one source of one handler.
@@ -51,14 +82,26 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// The event in a message and its partition; `None` if the message is
-    /// Weir's own and means nothing to this handler.
-    pub fn decode(&self, stored: Stored) -> Option<(u32, Queued)> {
+    /// What is in a message.
+    pub fn decode(&self, stored: Stored) -> Decoded {
         match &self.key {
-            None => self.internal(stored),
+            None => {
+                let (subject, sequence) = (stored.subject.clone(), stored.sequence);
+                match self.internal(stored) {
+                    Ok((partition, queued)) => Decoded::Event(partition, queued),
+                    Err(reason) => Decoded::Undecodable(Undecodable {
+                        subject,
+                        sequence,
+                        reason,
+                    }),
+                }
+            }
             // The handler reads the ledger it commits into: records and the like are not events (rule 14).
-            Some(_) if stored.subject.starts_with("$WEIR.") => None,
-            Some(rule) => Some(self.external(rule, stored)),
+            Some(_) if stored.subject.starts_with("$WEIR.") => Decoded::Own,
+            Some(rule) => {
+                let (partition, queued) = self.external(rule, stored);
+                Decoded::Event(partition, queued)
+            }
         }
     }
 
@@ -78,6 +121,7 @@ impl Decoder {
             Ok(key) => ((*key).into(), None),
             Err(reason) => ("".into(), Some(reason)),
         };
+        let time = stored.time;
         let event = Event {
             source: self.source,
             stream: self.stream.clone(),
@@ -85,56 +129,113 @@ impl Decoder {
             offset: stored.sequence,
             subject: stored.subject,
             key,
-            time: stored.time,
+            time,
             timer: None,
             headers: stored.headers,
             data: stored.data,
         };
-        (partition, Queued::new(event, refused))
+        (partition, Queued::new(event, time, refused))
     }
 
-    fn internal(&self, stored: Stored) -> Option<(u32, Queued)> {
-        let partition: u32 = stored.subject.rsplit('.').next()?.parse().ok()?;
-        let event = if *stored.subject == *self.names.fired(partition) {
-            let (key, name, generation) = self.names.parse_timer(stored.header(SCHEDULER_HEADER)?)?;
-            Event {
-                source: self.source,
-                stream: self.stream.clone(),
-                sequence: stored.sequence,
-                offset: stored.sequence,
-                subject: stored.subject,
-                key: key.into(),
-                time: stored.time,
-                timer: Some(FiredTimer {
-                    name: name.into(),
-                    generation,
-                }),
-                headers: Vec::new(),
-                data: stored.data,
-            }
+    /// A timer that fired or a redriven dead letter. Nobody but Weir writes these,
+    /// so what is not exactly as Weir writes it is an error.
+    fn internal(&self, stored: Stored) -> Result<(u32, Queued), String> {
+        let partition = self.internal_partition(&stored.subject)?;
+        let time = stored.time;
+        let (event, refused) = if *stored.subject == *self.names.fired(partition) {
+            (self.fired(partition, stored)?, None)
         } else {
-            let (letter, data) = dead_letter::decode_redriven(&stored.data).ok()?;
-            Event {
-                source: self.source,
-                stream: letter.stream.into(),
-                sequence: letter.sequence,
-                offset: stored.sequence,
-                subject: letter.subject.into(),
-                key: letter.key.into(),
-                time: letter.time,
-                timer: letter.timer.map(|name| FiredTimer {
-                    name: name.into(),
-                    generation: FiredTimer::REDRIVEN,
-                }),
-                headers: letter.headers,
-                data,
-            }
+            let event = self.redriven(partition, stored)?;
+            let refused = event
+                .key
+                .is_empty()
+                .then(|| "the redriven event has no key".to_string());
+            (event, refused)
         };
-        let refused = event
-            .key
-            .is_empty()
-            .then(|| "the redriven event has no key".to_string());
-        (partition < self.partitions).then(|| (partition, Queued::new(event, refused)))
+        Ok((partition, Queued::new(event, time, refused)))
+    }
+
+    /// The partition that the subject of an internal message ends in.
+    fn internal_partition(&self, subject: &str) -> Result<u32, String> {
+        let token = subject.rsplit('.').next().unwrap_or_default();
+        let partition: u32 = token
+            .parse()
+            .map_err(|_| format!("its subject ends in `{token}`, which is no partition"))?;
+        if partition >= self.partitions {
+            return Err(format!(
+                "it is for partition {partition}, but the handler has {}",
+                self.partitions
+            ));
+        }
+        Ok(partition)
+    }
+
+    fn fired(&self, partition: u32, stored: Stored) -> Result<Event, String> {
+        let scheduler = stored
+            .last_header(SCHEDULER_HEADER)
+            .ok_or_else(|| format!("it has no header {SCHEDULER_HEADER}, which names the timer"))?;
+        let (key, name, generation) = self
+            .names
+            .parse_timer(scheduler)
+            .ok_or_else(|| format!("its {SCHEDULER_HEADER} `{scheduler}` is no timer of this handler"))?;
+        // Weir writes a timer's subject in one way only; so a timer cannot fire
+        // into another partition, nor look like one that was redriven.
+        if generation == FiredTimer::REDRIVEN
+            || self.names.timer(partition, &key, &name, generation) != scheduler
+        {
+            return Err(format!(
+                "its {SCHEDULER_HEADER} `{scheduler}` is no timer of partition {partition}"
+            ));
+        }
+        self.check_key(&key, partition)?;
+        Ok(Event {
+            source: self.source,
+            stream: self.stream.clone(),
+            sequence: stored.sequence,
+            offset: stored.sequence,
+            key: key.into(),
+            time: stored.time,
+            timer: Some(FiredTimer {
+                name: name.into(),
+                generation,
+            }),
+            headers: Vec::new(),
+            subject: stored.subject,
+            data: stored.data,
+        })
+    }
+
+    fn redriven(&self, partition: u32, stored: Stored) -> Result<Event, String> {
+        let (letter, data) = dead_letter::decode_redriven(&stored.data).map_err(|e| e.to_string())?;
+        if !letter.key.is_empty() {
+            self.check_key(&letter.key, partition)?;
+        }
+        Ok(Event {
+            source: self.source,
+            stream: letter.stream.into(),
+            sequence: letter.sequence,
+            offset: stored.sequence,
+            subject: letter.subject.into(),
+            key: letter.key.into(),
+            time: letter.time,
+            timer: letter.timer.map(|name| FiredTimer {
+                name: name.into(),
+                generation: FiredTimer::REDRIVEN,
+            }),
+            headers: letter.headers,
+            data,
+        })
+    }
+
+    /// A key's state is in one partition only.
+    fn check_key(&self, key: &str, partition: u32) -> Result<(), String> {
+        let of_key = self::partition(key, self.partitions);
+        if of_key != partition {
+            return Err(format!(
+                "its key {key:?} is of partition {of_key}, not {partition}"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -170,104 +271,5 @@ fn key<'a>(rule: &KeyFrom, stored: &'a Stored) -> Result<Cow<'a, str>, String> {
     }
 }
 
-impl KeyFrom {
-    /// The rule as text: recorded with each commit, and shown to people.
-    pub fn describe(&self) -> String {
-        match self {
-            KeyFrom::Subject => "subject".into(),
-            KeyFrom::Header(name) => format!("header {name}"),
-            KeyFrom::SubjectToken(n) => format!("subject_token {n}"),
-            KeyFrom::Json(pointer) => format!("json {pointer}"),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn decoder(key: Option<KeyFrom>) -> Decoder {
-        Decoder {
-            source: 0,
-            stream: "S".into(),
-            key,
-            partitions: 4,
-            names: HandlerNames::new("L", "h", 1),
-        }
-    }
-
-    fn stored(subject: &str, headers: &[(&str, &str)], data: &str) -> Stored {
-        Stored {
-            subject: subject.into(),
-            sequence: 5,
-            time: 6,
-            headers: headers
-                .iter()
-                .map(|(n, v)| (n.to_string(), v.to_string()))
-                .collect(),
-            data: data.to_string().into(),
-        }
-    }
-
-    #[test]
-    fn keys_and_why_there_is_none() {
-        let json = |p: &str| KeyFrom::Json(p.into());
-        let long = format!(r#"{{"t":"{}"}}"#, "x".repeat(257));
-        for (rule, data, expected) in [
-            (KeyFrom::Subject, "", Ok("a.b")),
-            (KeyFrom::SubjectToken(2), "", Ok("b")),
-            (KeyFrom::SubjectToken(3), "", Err("has no token 3")),
-            (KeyFrom::Header("H".into()), "", Ok("v")),
-            (KeyFrom::Header("X".into()), "", Err("no header `X`")),
-            (json("/t"), r#"{"t":"k"}"#, Ok("k")),
-            (json("/t"), r#"{"t":7}"#, Ok("7")),
-            (json("/t"), r#"{"t":null}"#, Err("is null")),
-            (json("/t"), r#"{"t":[]}"#, Err("not a string")),
-            (json("/t"), "{}", Err("has no `/t`")),
-            (json("/t"), "no", Err("not JSON")),
-            (json("/t"), r#"{"t":""}"#, Err("empty")),
-            (json("/t"), &long, Err("257 bytes")),
-        ] {
-            let (_, queued) = decoder(Some(rule))
-                .decode(stored("a.b", &[("H", "v")], data))
-                .unwrap();
-            match (expected, queued.refused) {
-                (Ok(key), None) => assert_eq!(&*queued.event.key, key),
-                (Err(part), Some(reason)) => assert!(reason.contains(part), "{reason}"),
-                (expected, refused) => panic!("{data}: expected {expected:?}, got {refused:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn the_ledgers_own_messages_are_no_events() {
-        assert!(
-            decoder(Some(KeyFrom::Subject))
-                .decode(stored("$WEIR.L.c.h.1.0", &[], ""))
-                .is_none()
-        );
-    }
-
-    #[test]
-    fn a_fired_timer_names_its_key_and_generation() {
-        let timer = HandlerNames::new("L", "h", 1).timer(3, "k", "t", 9);
-        let (partition, queued) = decoder(None)
-            .decode(stored("$WEIR.L.f.h.1.3", &[(SCHEDULER_HEADER, &timer)], "x"))
-            .unwrap();
-        assert_eq!((partition, &*queued.event.key), (3, "k"));
-        assert_eq!(
-            queued.event.timer,
-            Some(FiredTimer {
-                name: "t".into(),
-                generation: 9
-            })
-        );
-        let of_another_generation = HandlerNames::new("L", "h", 2).timer(3, "k", "t", 9);
-        let other = stored(
-            "$WEIR.L.f.h.1.3",
-            &[(SCHEDULER_HEADER, &of_another_generation)],
-            "x",
-        );
-        assert!(decoder(None).decode(other).is_none());
-    }
-}
+mod tests;

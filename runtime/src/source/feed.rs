@@ -9,22 +9,33 @@
 //! 3. A lane that is slow stops the reader by its full channel. A lane that
 //!    waits (a retry's backoff, another owner) drops what it gets and asks again
 //!    from its position later, so that it holds up nobody.
-//! 4. After each read, [`Progress`] says how far the source has been seen: a lane
-//!    without events of its own may move its position there.
+//! 4. After each read, [`Progress`](super::progress::Progress) says how far the
+//!    source has been seen: a lane without events of its own may move its position
+//!    there.
 //!
-//! Before reading on from a position, the source's identity is checked
-//! (PROTOCOL rule 6). A source that is not the one the position was taken in
-//! stops, says so, and is looked at again every few seconds.
+//! Whoever reads from a position must know that the stream is still the one that
+//! it was taken in ([`identity`](super::identity), PROTOCOL rule 6). The reader is opened *before* that is
+//! asked, and ends by itself where anything breaks, a connection or a consumer:
+//!
+//! ```text
+//!   open reader ──> ask for identity ──> read ... read ──> reader ends ──> open reader
+//!        └──────── no break in here, or the reader ends ──────┘
+//! ```
+//!
+//! A lane whose position is not in the stream gets nothing, is shown as stopped,
+//! and is looked at again every few seconds; the others go on.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
-use super::decode::{Decoder, Queued};
-use crate::log::{self, Reader, SharedLog, Stored};
+use super::decode::{Decoded, Decoder, Queued, Undecodable};
+use super::lanes::{Lanes, Verdict};
+use super::progress::{Lost, SharedProgress};
+use crate::log::{self, Reader, SharedLog, Stored, StreamState};
 use crate::model::position::Position;
 
 /// Chunks that wait in a lane's channel. Each holds one read's events of the
@@ -33,6 +44,13 @@ pub const CHUNKS_MAX: usize = 4;
 
 /// How long a stopped source waits before it is looked at again.
 const STOPPED_PAUSE: Duration = Duration::from_secs(3);
+
+/// Pause before another reader is opened where NATS does not answer.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long there may be no reader before the source is shown as stopped: a
+/// server that restarts is back in less.
+const UNAVAILABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// How long more lanes are waited for before the reader is placed: at start all
 /// of them ask within a moment, and each may ask for an earlier sequence.
@@ -65,42 +83,6 @@ pub enum Command {
     },
 }
 
-/// How far a source has been seen, and why it is not read, for lanes and status.
-#[derive(Debug, Default, Clone)]
-pub struct Progress {
-    /// Everything up to here was handed out.
-    pub position: Position,
-    /// Messages still to come, as the server counted at the last read.
-    pub unread: u64,
-    /// Why the source is stopped.
-    pub stopped: Option<String>,
-    /// Messages that were gone before they were read.
-    pub lost: u64,
-    /// Epoch of the last request of each partition that was taken up.
-    epochs: BTreeMap<u32, u64>,
-}
-
-/// Shared view of a feed's [`Progress`].
-#[derive(Debug, Default, Clone)]
-pub struct SharedProgress(Arc<Mutex<Progress>>);
-
-impl SharedProgress {
-    pub fn get(&self) -> Progress {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// How far everything was handed to a partition that asked with `epoch`;
-    /// `None` while that request has not been taken up.
-    pub fn seen(&self, partition: u32, epoch: u64) -> Option<Position> {
-        let progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (progress.epochs.get(&partition) == Some(&epoch)).then_some(progress.position)
-    }
-
-    fn update(&self, change: impl FnOnce(&mut Progress)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
 /// A lane's end of a feed.
 #[derive(Debug, Clone)]
 pub struct FeedHandle {
@@ -108,25 +90,21 @@ pub struct FeedHandle {
     pub progress: SharedProgress,
 }
 
-struct LanePort {
-    chunks: mpsc::Sender<Chunk>,
-    epoch: u64,
-    /// First sequence the lane still needs; `None` until it asks.
-    next: Option<u64>,
-}
-
 /// The task that reads one source.
 pub struct Feed {
     log: SharedLog,
     filters: Vec<String>,
     decoder: Decoder,
-    lanes: BTreeMap<u32, LanePort>,
+    lanes: Lanes,
     commands: mpsc::UnboundedReceiver<Command>,
     progress: SharedProgress,
-    /// When the stream was created, as the lanes' positions say.
-    created: u64,
-    /// Sequence of the last message read, and when it was stored.
+    /// The stream that is read, and the last message of it that was handed out.
     at: Position,
+    lost: Lost,
+    /// Up to here, what cannot be decoded was counted.
+    undecodable_up_to: u64,
+    /// Since when there has been no reader.
+    unavailable_since: Option<Instant>,
 }
 
 /// Reads on while the server says that there is more, so that under load lanes
@@ -136,7 +114,7 @@ async fn gather(
     messages: &mut Vec<Stored>,
     mut unread: u64,
 ) -> Result<u64, log::Error> {
-    let deadline = tokio::time::Instant::now() + HAND_OUT_WAIT;
+    let deadline = Instant::now() + HAND_OUT_WAIT;
     while unread > 0 && messages.len() < HAND_OUT_MESSAGES {
         match tokio::time::timeout_at(deadline, reader.next(messages)).await {
             Ok(read) => unread = read?,
@@ -149,10 +127,24 @@ async fn gather(
 enum Stop {
     /// No lane is left.
     Ended,
-    /// Placed anew on a lane's request, or after trouble.
+    /// Placed anew on a lane's request.
     Replace,
-    /// The source is not usable, for this reason.
-    Unusable(String),
+    /// Something broke, or NATS does not answer.
+    Unavailable(String),
+    /// The source is not usable, for these reasons.
+    Unusable(Vec<String>),
+}
+
+impl From<log::Error> for Stop {
+    fn from(error: log::Error) -> Stop {
+        match error {
+            log::Error::Unavailable(reason) => Stop::Unavailable(reason),
+            log::Error::NoStream(name) => Stop::Unusable(vec![format!(
+                "stream {name} does not exist; create it, or remove the source from the handler"
+            )]),
+            other => Stop::Unusable(vec![other.to_string()]),
+        }
+    }
 }
 
 impl Feed {
@@ -165,28 +157,17 @@ impl Feed {
     ) -> FeedHandle {
         let (sender, commands) = mpsc::unbounded_channel();
         let progress = SharedProgress::default();
-        let lanes = lanes
-            .into_iter()
-            .map(|(p, chunks)| {
-                (
-                    p,
-                    LanePort {
-                        chunks,
-                        epoch: 0,
-                        next: None,
-                    },
-                )
-            })
-            .collect();
         let feed = Feed {
             log,
             filters,
             decoder,
-            lanes,
+            lanes: Lanes::new(lanes),
             commands,
             progress: progress.clone(),
-            created: 0,
             at: Position::default(),
+            lost: Lost::default(),
+            undecodable_up_to: 0,
+            unavailable_since: None,
         };
         tokio::spawn(feed.run());
         FeedHandle {
@@ -197,7 +178,7 @@ impl Feed {
 
     async fn run(mut self) {
         loop {
-            if self.lanes.values().all(|lane| lane.next.is_none()) {
+            if !self.lanes.any_asks() {
                 let Some(command) = self.commands.recv().await else {
                     return;
                 };
@@ -206,20 +187,34 @@ impl Feed {
             if !self.gather().await {
                 return;
             }
-            match self.read().await {
+            let pause = match self.read().await {
                 Stop::Ended => return,
-                Stop::Replace => {}
-                Stop::Unusable(reason) => {
-                    warn!(stream = &*self.decoder.stream, reason, "source stopped");
-                    self.progress.update(|p| p.stopped = Some(reason));
-                    tokio::select! {
-                        command = self.commands.recv() => match command {
-                            Some(command) => self.accept(command),
-                            None => return,
-                        },
-                        () = tokio::time::sleep(STOPPED_PAUSE) => {}
+                Stop::Replace => continue,
+                Stop::Unavailable(reason) => {
+                    warn!(
+                        stream = &*self.decoder.stream,
+                        reason, "source not readable; trying again"
+                    );
+                    let since = *self.unavailable_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= UNAVAILABLE_AFTER {
+                        self.show_stopped(vec![format!(
+                            "stream {} cannot be read: {reason}",
+                            self.decoder.stream
+                        )]);
                     }
+                    RETRY_PAUSE
                 }
+                Stop::Unusable(reasons) => {
+                    self.show_stopped(reasons);
+                    STOPPED_PAUSE
+                }
+            };
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.accept(command),
+                    None => return,
+                },
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -241,64 +236,54 @@ impl Feed {
             epoch,
             position,
         } = command;
-        let Some(lane) = self.lanes.get_mut(&partition) else {
-            return;
-        };
-        lane.epoch = epoch;
-        lane.next = Some(position.sequence + 1);
-        if position.sequence < self.at.sequence || self.created == 0 {
-            self.at = position;
-        }
-        self.created = position.created;
-        // Until the reader is placed, the lane must not take what it has not been handed for seen.
-        self.progress.update(|p| {
-            p.epochs.insert(partition, epoch);
-            if p.position.created != position.created || position.sequence < p.position.sequence {
-                p.position = position;
-            }
-        });
+        self.lanes.ask(partition, epoch, position);
+        // Until the position is checked and the reader placed, the lane must not
+        // take what it has not been handed for seen.
+        self.progress.update(|p| p.epochs.remove(&partition));
     }
 
     async fn read(&mut self) -> Stop {
-        let from = self
-            .lanes
-            .values()
-            .filter_map(|lane| lane.next)
-            .min()
-            .unwrap_or(1);
-        if let Err(stop) = self.check(from).await {
-            return stop;
-        }
-        let mut reader = match self.log.read(&self.decoder.stream, &self.filters, from).await {
+        let mut reader = match self.open().await {
             Ok(reader) => reader,
-            Err(error) => return Stop::Unusable(error.to_string()),
+            Err(stop) => return stop,
         };
-        self.progress.update(|p| p.stopped = None);
+        let opened = Instant::now();
         let mut messages: Vec<Stored> = Vec::new();
+        let mut look_again = tokio::time::interval_at(opened + STOPPED_PAUSE, STOPPED_PAUSE);
+        look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let some_stopped = self.lanes.any_is_stopped();
             let unread = tokio::select! {
                 biased;
                 command = self.commands.recv() => {
                     let Some(command) = command else { return Stop::Ended };
-                    let before = self.at.sequence;
                     self.accept(command);
                     while let Ok(command) = self.commands.try_recv() {
                         self.accept(command);
                     }
-                    if self.at.sequence < before {
-                        return Stop::Replace;
+                    match self.look(|verdict| verdict == Verdict::Unchecked).await {
+                        Ok(()) => continue,
+                        Err(stop) => return stop,
                     }
-                    continue;
+                }
+                _ = look_again.tick(), if some_stopped => {
+                    match self.look(|verdict| verdict != Verdict::Sound).await {
+                        Ok(()) => continue,
+                        Err(stop) => return stop,
+                    }
                 }
                 read = reader.next(&mut messages) => match read {
                     Ok(unread) => unread,
-                    Err(log::Error::Unavailable(reason)) => {
-                        warn!(stream = &*self.decoder.stream, reason, "source not readable; trying again");
-                        return Stop::Replace;
+                    // Whatever it was: the next look at the stream says what is wrong.
+                    Err(error) => {
+                        if opened.elapsed() >= UNAVAILABLE_AFTER {
+                            self.unavailable_since = None;
+                        }
+                        return Stop::Unavailable(error.to_string());
                     }
-                    Err(error) => return Stop::Unusable(error.to_string()),
                 },
             };
+            self.unavailable_since = None;
             let unread = match gather(&mut *reader, &mut messages, unread).await {
                 Ok(unread) => unread,
                 // What was read is good; the next call says what is wrong.
@@ -314,99 +299,136 @@ impl Feed {
         }
     }
 
-    /// PROTOCOL rule 6: is this the stream that the positions are in?
-    async fn check(&mut self, from: u64) -> Result<(), Stop> {
-        let stream = &self.decoder.stream;
-        let unusable = |e: log::Error| match e {
-            log::Error::Unavailable(reason) => Stop::Unusable(reason),
-            log::Error::NoStream(name) => Stop::Unusable(format!(
-                "stream {name} does not exist; create it, or remove the source from the handler"
-            )),
-            other => Stop::Unusable(other.to_string()),
-        };
-        let state = self.log.stream(stream).await.map_err(unusable)?;
-        let remedy = "start the handler under a new name to read it from its beginning";
-        if self.created != state.created {
-            return Err(Stop::Unusable(format!(
-                "stream {stream} was deleted and created again since this handler read it: {remedy}"
-            )));
-        }
-        if state.last + 1 < from {
-            return Err(Stop::Unusable(format!(
-                "stream {stream} ends at sequence {}, but this handler read up to {}: it was restored from an \
-                 older copy or lost its tail; {remedy}",
-                state.last,
-                from - 1
-            )));
-        }
-        if self.at.sequence + 1 == from && self.at.stored != 0 {
-            let there = self.log.get(stream, self.at.sequence).await.map_err(unusable)?;
-            if there.is_some_and(|message| message.time != self.at.stored) {
-                return Err(Stop::Unusable(format!(
-                    "stream {stream} has another message at sequence {} than this handler read: {remedy}",
-                    self.at.sequence
-                )));
+    /// A reader at the lowest position that is in the stream.
+    async fn open(&mut self) -> Result<Box<dyn Reader>, Stop> {
+        let mut from = self.lanes.lowest_wanted().map(|lowest| lowest.sequence + 1);
+        loop {
+            let reader = match from {
+                Some(from) => Some(self.log.read(&self.decoder.stream, &self.filters, from).await?),
+                None => None,
+            };
+            let state = self.check(|_| true).await?;
+            match (reader, self.lanes.lowest_sound()) {
+                (_, None) => return Err(Stop::Unusable(self.lanes.reasons(&state))),
+                (Some(reader), Some(lowest)) if from == Some(lowest.sequence + 1) => {
+                    self.place(lowest, &state);
+                    return Ok(reader);
+                }
+                // A lane that asked for less is stopped, or one goes on: begin where the others are.
+                (_, Some(lowest)) => from = Some(lowest.sequence + 1),
             }
         }
-        if state.first > from {
-            let lost = state.first - from;
-            info!(
-                stream = &**stream,
+    }
+
+    /// The reader is after `lowest`.
+    fn place(&mut self, lowest: Position, state: &StreamState) {
+        self.at = Position {
+            created: state.created,
+            ..lowest
+        };
+        self.progress.update(|p| p.position = self.at);
+        self.take_up();
+        self.show_stopped(self.lanes.reasons(state));
+        // From its ledger Weir itself removes what is done with, and nothing else is lost there.
+        let ledger = *self.decoder.stream == *self.decoder.names.ledger;
+        if lowest.created != 0 && !ledger {
+            self.count_lost(lowest.sequence + 1, state);
+        }
+    }
+
+    async fn check(&mut self, which: impl Fn(Verdict) -> bool) -> Result<StreamState, log::Error> {
+        self.lanes.check(&*self.log, &self.decoder.stream, which).await
+    }
+
+    /// Checks lanes while a reader is at work. It is placed anew if one of them
+    /// needs what it has passed.
+    async fn look(&mut self, which: impl Fn(Verdict) -> bool) -> Result<(), Stop> {
+        let state = self.check(which).await?;
+        let lowest = self.lanes.lowest_sound().map(|lowest| lowest.sequence);
+        if state.created != self.at.created || lowest.is_none_or(|lowest| lowest < self.at.sequence) {
+            return Err(Stop::Replace);
+        }
+        self.take_up();
+        self.show_stopped(self.lanes.reasons(&state));
+        Ok(())
+    }
+
+    /// From here on, lanes whose positions are in the stream may go by what was seen.
+    fn take_up(&mut self) {
+        let epochs = self.lanes.epochs();
+        self.progress.update(|p| p.epochs = epochs);
+    }
+
+    /// Shows why the source is stopped, if it is; says so once.
+    fn show_stopped(&self, reasons: Vec<String>) {
+        let before = self
+            .progress
+            .update(|p| std::mem::replace(&mut p.stopped, reasons.clone()));
+        for reason in reasons.iter().filter(|reason| !before.contains(reason)) {
+            warn!(stream = &*self.decoder.stream, reason, "source stopped");
+        }
+        if reasons.is_empty() && !before.is_empty() {
+            info!(stream = &*self.decoder.stream, "source goes on");
+        }
+    }
+
+    /// Counts what was removed before the reader came to it.
+    fn count_lost(&mut self, from: u64, state: &StreamState) {
+        let lost = self.lost.add(state.created, from..state.first.max(from));
+        if lost > 0 {
+            warn!(
+                handler = self.decoder.names.handler,
+                stream = &*self.decoder.stream,
                 from,
                 first = state.first,
-                "messages were removed before they were read"
+                lost,
+                "messages were removed before every partition had read them"
             );
             self.progress.update(|p| p.lost += lost);
         }
-        self.at = if self.at.sequence + 1 == from {
-            self.at
-        } else {
-            Position {
-                created: self.created,
-                sequence: from - 1,
-                stored: 0,
-            }
-        };
-        Ok(())
     }
 
     /// Hands out what was read. `false`: no lane is left.
     async fn distribute(&mut self, messages: &mut Vec<Stored>) -> bool {
-        let Some(last) = messages.last() else { return true };
-        let at = Position {
-            created: self.created,
-            sequence: last.sequence,
-            stored: last.time,
-        };
-        let mut chunks: BTreeMap<u32, Vec<Queued>> = BTreeMap::new();
+        let mut at = self.at;
+        let mut events: BTreeMap<u32, Vec<Queued>> = BTreeMap::new();
         for stored in messages.drain(..) {
-            let sequence = stored.sequence;
-            let Some((partition, queued)) = self.decoder.decode(stored) else {
+            let (sequence, time) = (stored.sequence, stored.time);
+            let what = self.decoder.decode(stored);
+            if matches!(what, Decoded::Own) {
+                // Not seen, as far as positions go: the record that moves a position
+                // would be the reason to move it again (rule 14).
                 continue;
-            };
-            if self
-                .lanes
-                .get(&partition)
-                .is_some_and(|lane| lane.next.is_some_and(|next| sequence >= next))
-            {
-                chunks.entry(partition).or_default().push(queued);
+            }
+            (at.sequence, at.stored) = (sequence, time);
+            match what {
+                Decoded::Event(partition, queued) if self.lanes.needs(partition, sequence) => {
+                    events.entry(partition).or_default().push(queued);
+                }
+                Decoded::Event(..) | Decoded::Own => {}
+                Decoded::Undecodable(what) => self.undecodable(&what),
             }
         }
-        for (partition, events) in chunks {
-            let lane = &self.lanes[&partition];
-            let chunk = Chunk {
-                source: self.decoder.source,
-                epoch: lane.epoch,
-                events,
-            };
-            if lane.chunks.send(chunk).await.is_err() {
-                self.lanes.remove(&partition);
-            }
-        }
-        for lane in self.lanes.values_mut() {
-            lane.next = lane.next.map(|next| next.max(at.sequence + 1));
-        }
+        self.lanes.send(self.decoder.source, events).await;
+        self.lanes.handed(at);
         self.at = at;
         !self.lanes.is_empty()
+    }
+
+    /// Counts what cannot be decoded, and says so.
+    fn undecodable(&mut self, what: &Undecodable) {
+        if what.sequence <= self.undecodable_up_to {
+            return; // the reader went back, and has come to it again
+        }
+        self.undecodable_up_to = what.sequence;
+        warn!(
+            handler = self.decoder.names.handler,
+            stream = &*self.decoder.stream,
+            subject = &*what.subject,
+            sequence = what.sequence,
+            reason = what.reason,
+            "a message of Weir's own cannot be read; nobody handles it"
+        );
+        self.progress.update(|p| p.undecodable += 1);
     }
 }

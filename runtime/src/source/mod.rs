@@ -3,8 +3,12 @@
 //! * [`decode::Decoder`]: one message to one event: key, partition, or why not. Pure.
 //! * [`feed::Feed`]: the task that reads one source of one handler and hands
 //!   each partition its events.
-//! * [`start::Starts`]: where a source begins that has no position yet.
+//! * [`identity`]: whether a source is still the stream that positions are in.
+//! * `lanes`: where each lane of a feed is.
+//! * [`progress::Progress`]: what a feed shows of itself.
 
 pub mod decode;
 pub mod feed;
-pub mod start;
+pub mod identity;
+mod lanes;
+pub mod progress;

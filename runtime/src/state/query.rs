@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{load, replay};
-use crate::commit::record::{self, Record};
+use crate::commit::record::{self, Record, Watermark};
 use crate::log::{self, Log};
 use crate::model::key::partition;
 use crate::model::subjects::{HandlerNames, bucket_stream};
@@ -16,6 +17,10 @@ use crate::model::subjects::{HandlerNames, bucket_stream};
 /// Tries to read bucket and records while no checkpoint comes in between; there
 /// is one in a second at most, and a try takes milliseconds.
 const TRIES_MAX: u32 = 10;
+
+/// How long replicas that lag are asked again.
+const STALE_FOR: Duration = Duration::from_secs(10);
+const STALE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Keys listed per request to the bucket.
 const PAGE: usize = 2_000;
@@ -92,7 +97,32 @@ pub async fn keys(
     prefix: &str,
     checkpoint: bool,
 ) -> Result<BTreeSet<String>, Error> {
-    let records = last_records(log, names).await?;
+    let mut records = last_records(log, names).await?;
+    let mut tries = 0;
+    let cells = loop {
+        if checkpoint {
+            break cells(log, names, prefix, &[]).await;
+        }
+        let cells = cells(log, names, prefix, &records).await;
+        // As for one key: only what was read on one watermark of each partition fits together.
+        let now = last_records(log, names).await?;
+        tries += 1;
+        if watermarks(&records) == watermarks(&now) || tries == TRIES_MAX {
+            break cells;
+        }
+        records = now;
+    };
+    Ok(cells?.into_iter().map(|(key, _)| key).collect())
+}
+
+/// Keys with `prefix` and their cells: the bucket's, with what came after the
+/// watermark of each of `records`, up to that record, over it.
+async fn cells(
+    log: &dyn Log,
+    names: &HandlerNames,
+    prefix: &str,
+    records: &[(u64, Record, String)],
+) -> Result<BTreeSet<(String, String)>, Error> {
     let mut cells: BTreeSet<(String, String)> = BTreeSet::new();
     let bucket = bucket_stream(&names.ledger);
     let filter = names.cells_all();
@@ -112,22 +142,28 @@ pub async fn keys(
             }
         }
     }
-    if !checkpoint {
-        for (sequence, record, subject) in records.iter().map(|(s, r, subject)| (*s, r, subject)) {
-            let after = record.watermark.map_or(0, |w| w.record);
-            let dirty = replay::deltas(log, &names.ledger, subject, after, sequence).await?;
-            for (key, changed) in dirty.iter().filter(|(key, _)| key.starts_with(prefix)) {
-                for (cell, value) in &changed.cells {
-                    let name = (key.to_string(), cell.to_string());
-                    match value {
-                        Some(_) => cells.insert(name),
-                        None => cells.remove(&name),
-                    };
-                }
+    for (sequence, record, subject) in records {
+        let after = record.watermark.map_or(0, |w| w.record);
+        let dirty = replay::deltas(log, &names.ledger, subject, after, *sequence).await?;
+        for (key, changed) in dirty.iter().filter(|(key, _)| key.starts_with(prefix)) {
+            for (cell, value) in &changed.cells {
+                let name = (key.to_string(), cell.to_string());
+                match value {
+                    Some(_) => cells.insert(name),
+                    None => cells.remove(&name),
+                };
             }
         }
     }
-    Ok(cells.into_iter().map(|(key, _)| key).collect())
+    Ok(cells)
+}
+
+/// The watermark of each partition, by the subject of its records.
+fn watermarks(records: &[(u64, Record, String)]) -> BTreeMap<&str, Option<Watermark>> {
+    records
+        .iter()
+        .map(|(_, record, subject)| (subject.as_str(), record.watermark))
+        .collect()
 }
 
 /// The partition's last record, from the leader.
@@ -142,9 +178,23 @@ async fn last_record(
     Ok(Some((stored.sequence, Record::decode(&stored)?)))
 }
 
-/// Last record of each partition that has one: sequence, record, subject.
+/// Last record of each partition that has one: sequence, record, subject. From a
+/// replica that has all that the ledger had at the call.
 async fn last_records(log: &dyn Log, names: &HandlerNames) -> Result<Vec<(u64, Record, String)>, Error> {
-    let snapshot = log.last_many(&names.ledger, &[names.records()]).await?;
+    let at_least = log.stream(&names.ledger).await?.last;
+    let since = Instant::now();
+    let snapshot = loop {
+        let snapshot = log.last_many(&names.ledger, &[names.records()]).await?;
+        // Without any result, an answer does not say how far its replica is.
+        if snapshot.up_to.is_none_or(|up_to| up_to >= at_least) {
+            break snapshot;
+        }
+        if since.elapsed() > STALE_FOR {
+            let reason = format!("the ledger's replicas stayed behind sequence {at_least} for {STALE_FOR:?}");
+            return Err(log::Error::Unavailable(reason).into());
+        }
+        tokio::time::sleep(STALE_PAUSE).await;
+    };
     let mut records = Vec::with_capacity(snapshot.messages.len());
     for stored in snapshot.messages {
         records.push((

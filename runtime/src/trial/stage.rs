@@ -17,19 +17,19 @@ use crate::commit::group::Group;
 use crate::commit::record::{FORMAT, KeyDelta, Kind, Record};
 use crate::config;
 use crate::deployment::plugins::Deployed;
-use crate::dispatch::context::{Budget, Counters, HandlerContext, INTERNAL_SOURCE, LaneStatus, source_names};
+use crate::dispatch::context::{Budget, Counters, HandlerContext, LaneStatus, source_names};
 use crate::dispatch::execute::{Ended, GROUP_EVENTS_MAX, Workspace, is_stale};
 use crate::dispatch::executor::Executor;
+use crate::dispatch::start::Starts;
 use crate::handler::{CodeCache, Engine};
 use crate::ledger;
 use crate::log::memory::MemoryLog;
 use crate::log::{Append, Log, Stored, StreamSettings};
 use crate::metrics::HandlerMetrics;
-use crate::model::position::Position;
+use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::{FIRST_GENERATION, HandlerNames};
 use crate::runtime;
-use crate::source::decode::{Decoder, Queued};
-use crate::source::start::Starts;
+use crate::source::decode::{Decoded, Decoder, Queued};
 use crate::state::cells::Cells;
 
 /// Timers that fire in one trial. Far above what a file of events sets; it ends
@@ -331,9 +331,10 @@ impl Stage {
 
     /// Runs one event and commits it. `None`: a timer that was replaced or cancelled.
     async fn deliver(&mut self, source: usize, stored: Stored) -> anyhow::Result<Option<Outcome>> {
-        let (number, queued) = self.decoders[source]
-            .decode(stored)
-            .context("only events are delivered")?;
+        let (number, queued) = match self.decoders[source].decode(stored) {
+            Decoded::Event(partition, queued) => (partition, queued),
+            other => bail!("only events are delivered, not {other:?}"),
+        };
         let event = queued.event.clone();
         let mut partition = self.partitions.remove(&number).unwrap_or_default();
         let mut workspace = match partition.workspace.take() {

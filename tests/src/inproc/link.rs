@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use weir::commit::record::{self, Record};
 use weir::log::memory::MemoryLog;
 use weir::log::{
@@ -104,6 +104,8 @@ struct State {
     delayed: Vec<(String, Vec<Append>)>,
     /// Bulk reads of cells.
     loads: u64,
+    /// The next scan of a bucket says that it was asked for, and waits.
+    held_scan: Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>,
     /// The host freezes when it has read the last message of this subject.
     freezes_after: Option<String>,
 }
@@ -186,6 +188,15 @@ impl Link {
     /// `subject`, once.
     pub fn freeze_after_reading(&self, subject: &str) {
         self.state().freezes_after = Some(subject.into());
+    }
+
+    /// Holds the next scan of a bucket: the first end says when it was asked for,
+    /// the second one lets it go.
+    pub fn hold_scan(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let (asked, was_asked) = oneshot::channel();
+        let (release, released) = oneshot::channel();
+        self.state().held_scan = Some((asked, released));
+        (was_asked, release)
     }
 
     pub fn is_frozen(&self) -> bool {
@@ -317,6 +328,15 @@ impl Log for Link {
 
     async fn scan(&self, stream: &str, filter: &str, from: u64, max: usize) -> Result<Vec<Stored>, Error> {
         self.reachable().await?;
+        let held = match stream {
+            LEDGER => None,
+            _ => self.state().held_scan.take(),
+        };
+        if let Some((asked, released)) = held {
+            // Either end may be gone: then nobody waits for it.
+            let _ = asked.send(());
+            let _ = released.await;
+        }
         self.log.scan(stream, filter, from, max).await
     }
 

@@ -5,6 +5,7 @@
 
 mod commits;
 mod failures;
+mod identity;
 mod ownership;
 mod sources;
 mod state;

@@ -1,5 +1,7 @@
 //! Rules 4, 6, 7 and 14: reading sources.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use weir::log::AppendError;
@@ -42,6 +44,77 @@ async fn a_reader_that_goes_back_for_one_partition_repeats_nothing_to_another() 
 
     world.emitted("out.n", &["1", "2", "3"]).await;
     assert_eq!(world.cells("probe", &restarted).await["n"], "1");
+    host.partition_is("probe", 0, "running").await;
+}
+
+/// Rule 4. The same where a host gains a partition from another that crashed:
+/// while its first partition has one commit under way and events executed behind
+/// it, the reader goes back to where the gained one is.
+#[tokio::test]
+async fn a_reader_that_goes_back_for_a_gained_partition_repeats_nothing() {
+    let world = World::new().await;
+    let (kept, gained) = (key_in(0, 2, 0), key_in(1, 2, 0));
+    let other = world.host("other", &[probe(2, "")]).await;
+    other.partition_is("probe", 1, "running").await;
+
+    // Takes partition 0 from the other host, and not partition 1, for now.
+    let link = Link::new(&world.log);
+    let may_gain = Arc::new(AtomicBool::new(false));
+    let allowed = may_gain.clone();
+    link.rule(move |sent| {
+        let second = sent.kind == Kind::Takeover && sent.records[0].ends_with(".1");
+        match second && !allowed.load(Ordering::SeqCst) {
+            true => not_now(),
+            false => Fate::Pass,
+        }
+    });
+    let options = HostOptions::named("a").on(&link);
+    let host = options.start(&world, &[probe(2, "")]).await;
+    host.partition_is("probe", 0, "running").await;
+    host.partition_is("probe", 1, "starting").await;
+    // An event of partition 0 makes the other host notice that it has lost it.
+    let first = world.tell(&kept, COUNT).await;
+    world.handled(&kept, 2, first).await;
+
+    let commits_of_kept = world.names("probe").record(0);
+    let held = commits_of_kept.clone();
+    let holds = may_gain.clone();
+    link.rule(
+        move |sent| match sent.kind == Kind::Commit && sent.records.contains(&held) {
+            // One is held, until all is released; there is never another under way.
+            true if !holds.load(Ordering::SeqCst) => Fate::Hold,
+            _ => Fate::Pass,
+        },
+    );
+    world.tell(&kept, COUNT).await;
+    eventually("the commit of the kept partition is under way", async || {
+        let sent = host.sent(Kind::Commit);
+        sent.iter()
+            .filter(|s| s.records.contains(&commits_of_kept))
+            .count()
+            == 2
+    })
+    .await;
+    for _ in 0..3 {
+        world.tell(&kept, COUNT).await;
+    }
+    eventually("all events are accepted", async || {
+        host.handler("probe")
+            .is_some_and(|h| h.partitions[0].waiting == 4)
+    })
+    .await;
+
+    drop(other);
+    may_gain.store(true, Ordering::SeqCst);
+    let event = world.tell(&gained, "add n 1\nshow n out.gained").await;
+    world.handled(&gained, 2, event).await;
+    host.partition_is("probe", 1, "running").await;
+    world.tell(&kept, COUNT).await;
+    host.release();
+
+    world.emitted("out.n", &["1", "2", "3", "4", "5", "6"]).await;
+    world.emitted("out.gained", &["1"]).await;
+    // Had an event come twice, the partition would be stopped for good.
     host.partition_is("probe", 0, "running").await;
 }
 
@@ -236,4 +309,52 @@ async fn the_record_of_an_idle_partition_causes_no_other() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     assert_eq!(host.sent(Kind::Idle).len(), 1);
+}
+
+/// A handler that reads these subjects of the ledger it commits into.
+fn reads_ledger(subjects: &str) -> weir::deployment::plugins::Deployed {
+    let manifest = format!(
+        "partitions = 2\n[[source]]\nstream = \"{LEDGER}\"\nsubjects = [{subjects}]\n\
+         [key]\nsubject_token = 2\n[emit]\nsubjects = [\"out.>\"]\n"
+    );
+    handler("probe", PROBE, &manifest)
+}
+
+/// Rule 14. Even where a handler's subjects take in Weir's own, these are no
+/// events: not its records, nor those of others. Nor do they count as something to
+/// move past: each record would cause the next, for ever.
+#[tokio::test]
+async fn records_of_the_ledger_are_no_events_and_cause_no_others() {
+    let world = World::new().await;
+    let reader = reads_ledger("\"in.>\", \"$WEIR.L.c.>\", \"$WEIR.L.d.>\"");
+    let host = world.host("a", &[reader]).await;
+    world.publish(LEDGER, "in.k", Vec::new(), COUNT).await;
+    world.publish(LEDGER, "in.k", Vec::new(), "reject no").await;
+    world.publish(LEDGER, "in.k", Vec::new(), COUNT).await;
+    world.emitted("out.n", &["1", "2"]).await;
+
+    let records = async || world.ledger(&world.names("probe").records()).await.len();
+    // Each partition moves its position past what the other read, once.
+    let at_most = records().await + 2;
+    let begin = Instant::now();
+    while begin.elapsed() < 2 * IDLE_WATCHED {
+        assert!(records().await <= at_most, "records cause records");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(host.sent(Kind::Idle).len() <= 2);
+    let letters = world.ledger(&world.names("probe").dead_letters()).await;
+    assert_eq!(letters.len(), 1, "only the event that was rejected");
+}
+
+/// Rule 14. Subjects of the ledger that begin with a wildcard take in all of
+/// Weir's own messages, and are refused.
+#[tokio::test]
+async fn all_of_the_ledger_is_no_source() {
+    for subjects in ["\">\"", "\"*.k\"", "\"in.k\", \"*.x.>\""] {
+        let world = World::new().await;
+        let host = world.host("a", &[reads_ledger(subjects), bystander()]).await;
+        host.not_ready("would read the ledger's own records").await;
+        bystander_goes_on(&world, 1).await;
+        assert_eq!(world.ledger(&world.names("probe").records()).await, []);
+    }
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use weir::dead_letters::DeadLetters;
+use weir::state::query;
 use weir_tests::inproc::*;
 
 /// Rule 10. A replica of the state bucket that lags answers a load: without the
@@ -29,6 +30,47 @@ async fn a_load_from_a_replica_that_lags_is_asked_again() {
         world.emitted("out.c", &["5"]).await;
         assert!(host.loads() > 1, "the answer was asked for again");
     }
+}
+
+/// Keys are listed from outside while the host works: meanwhile one key is deleted,
+/// another appears, and a checkpoint brings both into the bucket. What is read of
+/// the bucket then does not fit the records that were read before.
+#[tokio::test]
+async fn keys_are_listed_as_they_were_at_one_moment() {
+    let world = World::new().await;
+    let _host = HostOptions::named("a")
+        .tiny_cache()
+        .start(&world, &[probe(1, "")])
+        .await;
+    let event = world.tell("gone", "set c 1").await;
+    world.handled("gone", 1, event).await;
+    let link = Link::new(&world.log);
+    let (asked, release) = link.hold_scan();
+    let names = world.names("probe");
+    let meanwhile = async {
+        asked.await.expect("the bucket is scanned");
+        world.tell("gone", "delete c").await;
+        world.tell("new", "set c 1").await;
+        world.checkpoint("filled", 1).await;
+        release.send(()).expect("it waits");
+    };
+    let (keys, ()) = tokio::join!(query::keys(&link, &names, "", false), meanwhile);
+    let keys: Vec<String> = keys.expect("readable").into_iter().collect();
+    assert_eq!(keys, ["filled", "new"]);
+}
+
+/// A replica of the ledger that lags answers with an earlier record: what was
+/// committed before the call would be missing.
+#[tokio::test]
+async fn keys_are_not_listed_from_a_replica_that_lags() {
+    let world = World::new().await;
+    let host = world.host("a", &[probe(1, "")]).await;
+    let event = world.tell("k", "set c 1").await;
+    world.handled("k", 1, event).await;
+    host.drain().await;
+    world.log.faults().lag(1, 1);
+    let keys = query::keys(&world.log, &world.names("probe"), "", false).await;
+    assert_eq!(keys.expect("readable").len(), 1);
 }
 
 /// More state than memory: keys are forgotten when they are in the bucket, and

@@ -131,3 +131,34 @@ async fn a_timer_fires_once_across_restarts() {
     world.handled("k", 1, after).await;
     world.emitted("out.t", &["fired", "after"]).await;
 }
+
+/// The server counts times in 64 bits with a sign: to it, what is beyond them is
+/// long past, and such a timer would fire at once. It is the handler's error.
+#[tokio::test]
+async fn a_timer_beyond_the_servers_range_is_a_handlers_error() {
+    let world = World::new().await;
+    let _host = world.host("a", &[probe(1, "")]).await;
+    for due in [1u64 << 63, u64::MAX] {
+        let event = world
+            .tell("k", &format!("timer-at far {due} emit out.t fired"))
+            .await;
+        world.handled("k", 1, event).await;
+        let letters = world.texts(&world.names("probe").dead_letters()).await;
+        let letter = letters.last().expect("a dead letter");
+        let names_it = letter.contains("violation") && letter.contains(&format!("is due at {due}"));
+        assert!(names_it, "{letter}");
+    }
+    let event = world
+        .tell(
+            "k",
+            &format!("timer-at far {} emit out.t fired", (1u64 << 63) - 1),
+        )
+        .await;
+    world.handled("k", 1, event).await;
+    assert_eq!(
+        world.ledger("$WEIR.L.t.>").await.len(),
+        1,
+        "the last moment that is allowed"
+    );
+    world.emitted("out.t", &[]).await;
+}

@@ -4,13 +4,15 @@
 //! The server delivers what was pulled and forgets about it, so that whatever
 //! was in flight when a connection breaks never comes again from the same
 //! consumer. The reader therefore counts: the sequence that the *consumer* gives
-//! each message must rise by exactly one. Where it does not, and wherever a
-//! consumer or a connection is lost, the session is thrown away and another
-//! made from the reader's own next sequence.
+//! each message must rise by exactly one. Where it does not, and wherever the
+//! consumer or the connection is lost, the reader is at its end. It makes no other
+//! consumer: meanwhile the stream may have been deleted and made again, or have
+//! lost its tail, and a consumer at the old sequence would deliver what came after
+//! without a word. Who wants to read on looks at the stream first (rule 6).
 //!
 //! ```text
-//!   consumer  1 2 3 4 5 6 . . .       one session, its pulls:  [ 2000 ][ 2000 ]
-//!   stream    7 9 12 13 20 21 . . .   `from` = last appended + 1
+//!   consumer  1 2 3 4 5 6 . . .       its pulls:  [ 2000 ][ 2000 ]
+//!   stream    7 9 12 13 20 21 . . .
 //! ```
 //!
 //! **Invariant**: between `next` calls nothing is asked of the server, and at
@@ -25,7 +27,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::super::{Error, Log, Reader, Stored};
 use super::JetStream;
@@ -50,17 +52,11 @@ const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// How often the server says that an unfilled pull is still known to it.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Silence after which a session counts as lost.
+/// Silence after which the consumer counts as lost.
 const SILENCE_MAX: Duration = Duration::from_secs(11);
 
 /// Time after which the server removes a consumer that nobody pulls from.
 const INACTIVE: Duration = Duration::from_secs(35);
-
-/// How long one call keeps trying to get a session before it says that it cannot.
-const UNAVAILABLE_AFTER: Duration = Duration::from_secs(10);
-
-/// Wait between two tries.
-const RETRY_WAIT: Duration = Duration::from_millis(250);
 
 /// `async-nats` drops messages beyond this for a slow subscriber; its default.
 const SUBSCRIPTION_CAPACITY: usize = 64 * 1024;
@@ -71,36 +67,29 @@ const _: () = assert!(INACTIVE.as_secs() > PULL_EXPIRES.as_secs());
 
 pub(super) struct OrderedReader {
     js: JetStream,
-    stream: String,
-    filters: Vec<String>,
-    /// First sequence that was not handed out yet.
-    from: u64,
-    /// When the stream was created: another one under its name is not this stream.
-    created: u64,
-    session: Option<Session>,
-}
-
-/// A consumer, and what is known of it.
-struct Session {
     messages: Subscriber,
     inbox: String,
     pull_subject: String,
+    /// The least sequence that the next message has.
+    from: u64,
     /// Sequence that the consumer gives the next message.
     consumer_sequence: u64,
     /// Messages that were asked for and neither came nor were called off.
     awaited: usize,
     connects: watch::Receiver<u64>,
+    /// Why the reader is at its end.
+    ended: Option<String>,
 }
 
-/// What one message of a session means for it.
+/// What one message means for the reader.
 enum Step {
     /// Appended, with so many still to come.
     Message {
         pending: u64,
     },
     Nothing,
-    /// The session is of no more use.
-    Lost(&'static str),
+    /// There will be no more.
+    Lost(String),
 }
 
 impl OrderedReader {
@@ -112,85 +101,50 @@ impl OrderedReader {
         filters: &[String],
         from: u64,
     ) -> Result<Self, Error> {
-        let created = js.stream(stream).await?.created;
-        let mut reader = OrderedReader {
-            js,
-            stream: stream.into(),
-            filters: filters.to_vec(),
-            from: from.max(1),
-            created,
-            session: None,
-        };
-        reader.session = Some(reader.session().await?);
-        Ok(reader)
-    }
-
-    async fn session(&self) -> Result<Session, Error> {
+        let from = from.max(1);
         // Marks the connection as seen before anything is asked over it.
-        let mut connects = self.js.inner.connects.clone();
+        let mut connects = js.inner.connects.clone();
         connects.borrow_and_update();
-        if self.js.stream(&self.stream).await?.created != self.created {
-            return Err(Error::NoStream(self.stream.clone()));
-        }
-        let inbox = self.js.client().new_inbox();
+        let inbox = js.client().new_inbox();
         let name = inbox.rsplit('.').next().unwrap_or(&inbox).to_owned();
-        let messages = self
-            .js
+        let messages = js
             .client()
             .subscribe(inbox.clone())
             .await
             .map_err(|error| Error::Unavailable(error.to_string()))?;
         let config = json!({
-            "stream_name": self.stream,
+            "stream_name": stream,
             "config": {
                 "name": name,
                 "ack_policy": "none",
                 "replay_policy": "instant",
                 "deliver_policy": "by_start_sequence",
-                "opt_start_seq": self.from,
-                "filter_subjects": self.filters,
+                "opt_start_seq": from,
+                "filter_subjects": filters,
                 "mem_storage": true,
                 "num_replicas": 1,
                 "inactive_threshold": INACTIVE.as_nanos() as u64,
             },
         });
-        let verb = format!("CONSUMER.CREATE.{}.{name}", self.stream);
-        self.js
-            .api::<serde::de::IgnoredAny>(&self.stream, &verb, &config)
-            .await?;
-        Ok(Session {
+        let verb = format!("CONSUMER.CREATE.{stream}.{name}");
+        js.api::<serde::de::IgnoredAny>(stream, &verb, &config).await?;
+        Ok(OrderedReader {
+            pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
+            js,
             messages,
             inbox,
-            pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{name}", self.stream),
+            from,
             consumer_sequence: 1,
             awaited: 0,
             connects,
+            ended: None,
         })
-    }
-
-    /// A session, made anew if there is none, within [`UNAVAILABLE_AFTER`].
-    async fn ready(&mut self) -> Result<(), Error> {
-        let deadline = Instant::now() + UNAVAILABLE_AFTER;
-        while self.session.is_none() {
-            match self.session().await {
-                Ok(session) => self.session = Some(session),
-                Err(Error::Unavailable(detail)) if Instant::now() >= deadline => {
-                    return Err(Error::Unavailable(detail));
-                }
-                Err(Error::Unavailable(_)) => tokio::time::sleep(RETRY_WAIT).await,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     /// Asks for more, as far as there is room for another pull.
     async fn pull(&mut self) -> Result<(), Error> {
         let bytes_max = PULL_BYTES.max(self.js.max_payload() + MESSAGE_FRAME_BYTES);
-        let Some(session) = &mut self.session else {
-            return Ok(());
-        };
-        while session.awaited + PULL_MESSAGES <= PULL_MESSAGES * PULLS_MAX {
+        while self.awaited + PULL_MESSAGES <= PULL_MESSAGES * PULLS_MAX {
             let request = json!({
                 "batch": PULL_MESSAGES,
                 "max_bytes": bytes_max,
@@ -200,34 +154,31 @@ impl OrderedReader {
             self.js
                 .client()
                 .publish_with_reply(
-                    session.pull_subject.clone(),
-                    session.inbox.clone(),
+                    self.pull_subject.clone(),
+                    self.inbox.clone(),
                     Bytes::from(request.to_string()),
                 )
                 .await
                 .map_err(|error| Error::Unavailable(error.to_string()))?;
             // Cancel safe: nothing is awaited between the publish and this.
-            session.awaited += PULL_MESSAGES;
+            self.awaited += PULL_MESSAGES;
         }
         Ok(())
     }
 
-    /// Takes one message of the session.
+    /// Takes one message.
     fn take(&mut self, message: Message, into: &mut Vec<Stored>) -> Step {
-        let Some(session) = &mut self.session else {
-            return Step::Nothing;
-        };
         if let Some(status) = message.status {
-            return session.status(status, &message);
+            return self.status(status, &message);
         }
         let Some(delivery) = message.reply.as_deref().and_then(Delivery::parse) else {
-            return Step::Lost("a message came without its sequences");
+            return Step::Lost("a message came without its sequences".into());
         };
-        if delivery.consumer_sequence != session.consumer_sequence || delivery.sequence < self.from {
-            return Step::Lost("messages are missing");
+        if delivery.consumer_sequence != self.consumer_sequence || delivery.sequence < self.from {
+            return Step::Lost("messages are missing".into());
         }
-        session.consumer_sequence += 1;
-        session.awaited = session.awaited.saturating_sub(1);
+        self.consumer_sequence += 1;
+        self.awaited = self.awaited.saturating_sub(1);
         self.from = delivery.sequence + 1;
         into.push(Stored {
             subject: message.subject.as_str().into(),
@@ -241,21 +192,14 @@ impl OrderedReader {
         }
     }
 
-    fn lose(&mut self, why: &str) {
-        tracing::debug!(stream = %self.stream, from = self.from, why, "the reader makes a new consumer");
-        self.session = None;
-    }
-}
-
-impl Session {
     /// The next message; `Err` says why there will be none.
     async fn wait(&mut self) -> Result<Message, &'static str> {
         let next = async {
             tokio::select! {
                 biased;
-                message = self.messages.next() => message.ok_or("the subscription ended"),
-                // What was in flight on the old connection is gone.
+                // What was in flight on the old connection is gone, and the stream may be another.
                 _ = self.connects.changed() => Err("the connection was made anew"),
+                message = self.messages.next() => message.ok_or("the subscription ended"),
             }
         };
         timeout(SILENCE_MAX, next).await.unwrap_or(Err("no sign of life"))
@@ -282,7 +226,7 @@ impl Session {
                 self.awaited = self.awaited.saturating_sub(unfilled);
                 Step::Nothing
             }
-            _ => Step::Lost("the server ended the pull"),
+            _ => Step::Lost(format!("the server ended the pull ({status} {description})")),
         }
     }
 }
@@ -291,15 +235,14 @@ impl Session {
 impl Reader for OrderedReader {
     async fn next(&mut self, into: &mut Vec<Stored>) -> Result<u64, Error> {
         loop {
-            self.ready().await?;
+            if let Some(why) = &self.ended {
+                return Err(Error::Unavailable(why.clone()));
+            }
             self.pull().await?;
-            let Some(session) = &mut self.session else {
-                continue;
-            };
-            let mut message = match session.wait().await {
+            let mut message = match self.wait().await {
                 Ok(message) => message,
                 Err(why) => {
-                    self.lose(why);
+                    self.ended = Some(why.into());
                     continue;
                 }
             };
@@ -313,23 +256,22 @@ impl Reader for OrderedReader {
                         still = pending;
                     }
                     Step::Nothing => {}
-                    Step::Lost(why) => self.lose(why),
+                    Step::Lost(why) => {
+                        self.ended = Some(why);
+                        break;
+                    }
                 }
-                let Some(session) = &mut self.session else { break };
                 if taken == PULL_MESSAGES {
                     break;
                 }
                 // Without `unconstrained` tokio would end this after 128 messages.
-                match tokio::task::unconstrained(session.messages.next()).now_or_never() {
+                match tokio::task::unconstrained(self.messages.next()).now_or_never() {
                     Some(Some(next)) => message = next,
                     Some(None) | None => break,
                 }
             }
             if taken > 0 {
                 return Ok(still);
-            }
-            if self.session.is_none() {
-                tokio::time::sleep(RETRY_WAIT).await;
             }
         }
     }

@@ -49,6 +49,9 @@ struct State {
     /// Unix nanoseconds.
     now: u64,
     streams: HashMap<String, Store>,
+    /// Times that what a stream holds was changed as only a server that is down
+    /// allows: each ends all readers.
+    restarts: u64,
 }
 
 impl Default for MemoryLog {
@@ -74,6 +77,7 @@ impl MemoryLog {
                 state: Mutex::new(State {
                     now,
                     streams: HashMap::new(),
+                    restarts: 0,
                 }),
                 changed: Notify::new(),
                 faults: Faults::default(),
@@ -112,9 +116,12 @@ impl MemoryLog {
     /// Takes back everything after `sequence`, as a machine does that lost power
     /// before its disk had it. Sequences are given out again from there.
     pub fn lose_tail(&self, stream: &str, sequence: u64) {
-        if let Some(store) = self.lock().streams.get_mut(stream) {
+        let mut state = self.lock();
+        state.restarts += 1;
+        if let Some(store) = state.streams.get_mut(stream) {
             store.lose_tail(sequence);
         }
+        drop(state);
         self.shared.changed.notify_waiters();
     }
 
@@ -127,7 +134,10 @@ impl MemoryLog {
     /// backup, or a machine whose disk lost what came later.
     pub fn restore(&self, backup: Backup) {
         let Backup(store) = backup;
-        self.lock().streams.insert(store.name().to_owned(), store);
+        let mut state = self.lock();
+        state.restarts += 1;
+        state.streams.insert(store.name().to_owned(), store);
+        drop(state);
         self.shared.changed.notify_waiters();
     }
 
@@ -295,6 +305,7 @@ impl Log for MemoryLog {
             filters: filters.to_vec(),
             from,
             created,
+            restarts: self.lock().restarts,
         }))
     }
 }
@@ -306,6 +317,7 @@ struct MemoryReader {
     /// First sequence that was not handed out yet.
     from: u64,
     created: u64,
+    restarts: u64,
 }
 
 #[async_trait]
@@ -316,6 +328,9 @@ impl Reader for MemoryReader {
             // Listens before it looks, so that nothing slips in between.
             let changed = shared.changed.notified();
             self.log.reachable()?;
+            if self.log.lock().restarts != self.restarts {
+                return Err(Error::Unavailable("the server was restarted, as ordered".into()));
+            }
             let before = into.len();
             let still = self.log.with(&self.stream, |store, _| {
                 if store.state().created != self.created {

@@ -15,9 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 use crate::commit::record::{self, Record};
-use crate::dispatch::context::INTERNAL_SOURCE;
 use crate::log::{self, SharedLog, Start};
-use crate::model::position::Position;
+use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::HandlerNames;
 
 /// The partition whose first record says where all begin.
