@@ -336,3 +336,24 @@ async fn rotations_counts_what_a_host_would_count() -> Result<()> {
     ensure!(lines[1]["dead_letter"]["kind"] == "input", "{}", lines[1]);
     Ok(())
 }
+
+/// Every example does with its events what is written beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_does_what_it_says() -> Result<()> {
+    let examples = repository().join("plugins");
+    let mut folders = Vec::new();
+    for parent in ["", "c", "go", "javascript", "python", "typescript"] {
+        for entry in fs::read_dir(examples.join(parent))? {
+            folders.push(entry?.path());
+        }
+    }
+    folders.retain(|folder| folder.join("handler.toml").is_file());
+    for folder in &folders {
+        let output = test(folder, &["--quiet"]).await?;
+        let compared = output.stderr.contains("expected.jsonl expects");
+        ensure!(compared, "{}: {output:?}", folder.display());
+        output.exits(0)?;
+    }
+    ensure!(folders.len() >= 11, "{folders:?}");
+    Ok(())
+}

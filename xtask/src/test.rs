@@ -51,6 +51,9 @@ pub fn command() -> Result<()> {
     ]))?;
     let mut test = exec::cargo();
     test.current_dir(root()).env(setup::NATS_SERVER_VARIABLE, &server);
+    for language in Language::value_variants() {
+        test.envs(language.tools()?);
+    }
     exec::run(test.args(["test", "--workspace", "--release", "--locked"]))?;
 
     let demonstration = demo::Arguments {

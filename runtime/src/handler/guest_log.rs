@@ -13,6 +13,10 @@ pub const TARGET: &str = "weir::guest";
 /// What a line counts for beside its text, so that empty ones are bounded too.
 const LINE_BYTES: usize = 16;
 
+/// What an SDK has the runtime below it say where that writes a report of its own, less
+/// readable, after the error that the SDK has logged: then the logged one counts.
+const LOGGED_ABOVE: &str = "the error logged above";
+
 /// Log of one instance.
 #[derive(Debug)]
 pub(super) struct GuestLog {
@@ -21,8 +25,10 @@ pub(super) struct GuestLog {
     /// Id of the event being handled; empty while the instance is made.
     event: String,
     used_bytes: usize,
-    /// Last line that the guest logged as an error, if nothing came on stderr since.
+    /// Last line that the guest logged as an error.
     last_error: Option<String>,
+    /// Whether anything came on stderr since.
+    stderr_since: bool,
     /// Last bytes of stderr, where interpreters write their tracebacks.
     stderr_tail: String,
     /// Output without its line end so far.
@@ -44,6 +50,7 @@ impl GuestLog {
             event: String::new(),
             used_bytes: 0,
             last_error: None,
+            stderr_since: false,
             stderr_tail: String::new(),
             partial: Default::default(),
         }
@@ -71,9 +78,8 @@ impl GuestLog {
     pub fn last_words(&self) -> Option<String> {
         let stderr = self.stderr_tail.trim();
         match &self.last_error {
-            Some(line) => Some(line.clone()),
-            None if !stderr.is_empty() => Some(stderr.to_owned()),
-            None => None,
+            Some(line) if !self.stderr_since || stderr.contains(LOGGED_ABOVE) => Some(line.clone()),
+            _ => (!stderr.is_empty()).then(|| stderr.to_owned()),
         }
     }
 
@@ -83,6 +89,7 @@ impl GuestLog {
         self.emit(level, &message);
         if level == Level::ERROR {
             self.last_error = Some(clip(message));
+            self.stderr_since = false;
         }
         Ok(())
     }
@@ -93,7 +100,7 @@ impl GuestLog {
         let lines = text.matches('\n').count();
         self.charge(text.len() + lines * LINE_BYTES)?;
         if stream == Stream::Stderr {
-            self.last_error = None;
+            self.stderr_since = true;
             self.stderr_tail.push_str(&text);
             let excess = self.stderr_tail.len().saturating_sub(TEXT_BYTES_MAX);
             self.stderr_tail
@@ -179,6 +186,10 @@ mod tests {
         assert_eq!(log.last_words().as_deref(), Some("panicked"));
         log.output(Stream::Stderr, b"panic: later\n").unwrap();
         assert!(log.last_words().unwrap().ends_with("panic: later"));
+        log.line(Level::ERROR, "readable".into()).unwrap();
+        log.output(Stream::Stderr, b"Exception(the error logged above)\n")
+            .unwrap();
+        assert_eq!(log.last_words().as_deref(), Some("readable"));
         log.begin("S:2".into());
         assert_eq!(log.last_words(), None);
     }

@@ -323,6 +323,10 @@ fn judge_request(faults: &mut Faults, frame: &Frame) -> Fate {
     }
     // Nobody may be waiting to hear of it; the fault has happened all the same.
     let _ = done.send(());
+    if let (Loss::AfterRequest, Some(reply)) = (loss, &frame.reply) {
+        // On a busy machine the answer can be here before the connection is closed.
+        faults.swallow = Some((reply.clone(), oneshot::channel().0));
+    }
     match loss {
         Loss::Request => Fate::Drop,
         Loss::MidBatch => Fate::Cut,

@@ -75,6 +75,17 @@ impl Language {
         }
     }
 
+    /// Where its compilers are, without the places of this repository's SDK: what a
+    /// project has to be told that has an SDK of its own.
+    ///
+    /// # Errors
+    /// As [`Language::set_up`].
+    pub fn tools(self) -> Result<Variables> {
+        let mut variables = self.set_up()?;
+        variables.retain(|(name, _)| !name.ends_with("_SDK") && *name != "WEIR_WIT");
+        Ok(variables)
+    }
+
     /// Runs the tests that its SDK and examples have in the language itself.
     ///
     /// # Errors
