@@ -72,7 +72,10 @@ async fn a_million_keys(cache_mib: u64) -> Result<u64> {
         }
     }
     let memory = host.memory_max()?;
-    println!("a million keys with a cache of {cache_mib} MiB took {} MiB", memory >> 20);
+    println!(
+        "a million keys with a cache of {cache_mib} MiB took {} MiB",
+        memory >> 20
+    );
     ensure!(host.term().await? == Some(0));
     Ok(memory)
 }
