@@ -17,11 +17,18 @@ use rustc_hash::FxBuildHasher;
 use super::KeyState;
 
 /// Bytes that a cached key takes beside its contents: map entries, pointers,
-/// allocator headers. An estimate from measuring a million small keys.
+/// allocator headers. An estimate from measuring a million small keys, of which
+/// each took 840 bytes with its one cell.
 const KEY_OVERHEAD_BYTES: usize = 240;
 
-/// Bytes that a cell or timer takes beside its name and value.
-const CELL_OVERHEAD_BYTES: usize = 96;
+/// Bytes of a node in a key's map of cells or timers. The first comes with the first
+/// entry; further ones have room for eleven and are half full at least.
+const NODE_BYTES: usize = 560;
+const NODE_ENTRIES_MIN: usize = 6;
+
+/// Bytes that a cell or timer takes beside its node, its name and its value: what an
+/// allocator rounds up.
+const CELL_OVERHEAD_BYTES: usize = 24;
 
 /// Pinned keys that one eviction passes over in search of a free one.
 const PINNED_SKIPPED_MAX: usize = 64;
@@ -145,7 +152,9 @@ fn bytes(key: &str, state: &KeyState) -> usize {
         .keys()
         .map(|name| name.len() + CELL_OVERHEAD_BYTES)
         .sum();
-    KEY_OVERHEAD_BYTES + key.len() + cells + timers
+    let nodes = |entries: usize| entries.div_ceil(NODE_ENTRIES_MIN) * NODE_BYTES;
+    let nodes = nodes(state.cells.len()) + nodes(state.timers.len());
+    KEY_OVERHEAD_BYTES + key.len() + nodes + cells + timers
 }
 
 #[cfg(test)]
@@ -182,7 +191,7 @@ mod tests {
                 .cells
                 .insert("n".into(), bytes::Bytes::from_static(b"12345"));
         });
-        assert_eq!(cells.bytes(), before + 1 + 5 + CELL_OVERHEAD_BYTES);
+        assert_eq!(cells.bytes(), before + NODE_BYTES + 1 + 5 + CELL_OVERHEAD_BYTES);
         assert!(!cells.shrink(0, 4));
     }
 }

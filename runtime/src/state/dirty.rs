@@ -9,6 +9,13 @@ use rustc_hash::FxHashMap;
 
 use crate::commit::record::{KeyDelta, TimerEntry};
 
+/// Bytes that a changed key takes beside its cells: its entry, and a map of its own with
+/// room for a few. An estimate; what is dirty is held twice, here and in the cache.
+const KEY_OVERHEAD_BYTES: usize = 360;
+
+/// Bytes that a changed cell takes beside its name and value.
+const CELL_OVERHEAD_BYTES: usize = 64;
+
 /// Committed changes since the last checkpoint.
 #[derive(Debug, Default)]
 pub struct Dirty {
@@ -30,7 +37,7 @@ impl Dirty {
         self.keys.is_empty()
     }
 
-    /// Bytes of names and values, an estimate.
+    /// Bytes held, an estimate.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -46,12 +53,15 @@ impl Dirty {
     /// Adds what the record at ledger sequence `record` changed.
     pub fn merge(&mut self, delta: Vec<KeyDelta>, record: u64) {
         for changed in delta {
-            let dirty = self.keys.entry(changed.key).or_default();
+            let dirty = self.keys.entry(changed.key).or_insert_with(|| {
+                self.bytes += KEY_OVERHEAD_BYTES;
+                DirtyKey::default()
+            });
             dirty.record = record;
             for cell in changed.cells {
                 let value = cell.value.map(|blob| blob.0);
                 self.bytes += value.as_ref().map_or(0, Bytes::len);
-                let named = cell.cell.len();
+                let named = cell.cell.len() + CELL_OVERHEAD_BYTES;
                 match dirty.cells.insert(cell.cell, value) {
                     Some(before) => self.bytes -= before.map_or(0, |b| b.len()),
                     None => self.bytes += named,

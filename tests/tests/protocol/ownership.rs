@@ -200,9 +200,9 @@ async fn half_a_checkpoint_is_no_checkpoint() {
         }
         _ => Fate::Pass,
     });
-    // More cells than one batch takes, and enough bytes to be written at once.
+    // More cells than one batch takes; enough bytes to be written at once, but not with the first key.
     for key in ["k1", "k2"] {
-        world.tell(key, "fill c 600 200").await;
+        world.tell(key, "fill c 600 45").await;
     }
     eventually("half a checkpoint is written", async || host.is_frozen()).await;
     drop(host);
