@@ -13,6 +13,14 @@ use weir_tests::{PATIENCE, until};
 /// What `cargo xtask test` is, or runs itself: this test is a part of it.
 const BY_XTASK: [&str; 2] = ["cargo xtask demo", "cargo xtask test"];
 
+/// What `weir_new.rs` runs, which takes the time of a build.
+const BY_WEIR_NEW: [&str; 4] = [
+    "weir new counter --lang rust",
+    "cd counter",
+    "make",
+    "weir test .",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_the_readme_works() -> Result<()> {
     let plugins = repository().join("plugins");
@@ -30,6 +38,7 @@ async fn every_command_of_the_readme_works() -> Result<()> {
     let mut run = 0;
     for command in commands()? {
         if BY_XTASK.contains(&command.as_str())
+            || BY_WEIR_NEW.contains(&command.as_str())
             || command == "weir up plugins"
             || command.starts_with("export ")
         {
