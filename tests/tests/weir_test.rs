@@ -357,3 +357,44 @@ async fn every_example_does_what_it_says() -> Result<()> {
     ensure!(folders.len() >= 11, "{folders:?}");
     Ok(())
 }
+
+/// Clocks, random numbers and hash seeds of every language follow from the event: another
+/// run, and an instance that has handled nothing before, see the same. And no two
+/// events see the same random numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn chance_is_the_same_each_time() -> Result<()> {
+    for language in ["go", "javascript", "python"] {
+        let folder = repository()
+            .join("tests/fixtures/guests")
+            .join(language)
+            .join("chance");
+        let first = test(&folder, &["--json"]).await?.exits(0)?.stdout;
+        let again = test(&folder, &["--json"]).await?.exits(0)?.stdout;
+        ensure!(first == again, "{language}: {first}\n{again}");
+        let lines: Vec<Value> = first
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?;
+        let drawn: Vec<&Value> = lines.iter().map(|line| &line["emits"][0]["data"]).collect();
+        ensure!(drawn.len() == 3, "{language}: {first}");
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            for name in ["time", "random", "crypto", "uuid", "urandom"] {
+                let (a, b) = (&drawn[a][name], &drawn[b][name]);
+                ensure!(a.is_null() || a != b, "{language} drew {name} {a} twice");
+            }
+        }
+
+        let copy = TempDir::new()?;
+        fs::copy(folder.join("chance.wasm"), copy.path().join("chance.wasm"))?;
+        fs::copy(folder.join("events.jsonl"), copy.path().join("events.jsonl"))?;
+        let manifest = fs::read_to_string(folder.join("handler.toml"))?;
+        let manifest = format!("instance = \"per-event\"\n{manifest}");
+        fs::write(copy.path().join("handler.toml"), manifest)?;
+        let alone = test(copy.path(), &["--json"]).await?.exits(0)?.stdout;
+        ensure!(
+            first == alone,
+            "{language}, in instances of their own: {first}\n{alone}"
+        );
+    }
+    Ok(())
+}

@@ -14,12 +14,9 @@ use clap::ValueEnum;
 use crate::languages::{self, Language, rust};
 use crate::{exec, root};
 
-/// Workspaces of guests in Rust: the examples, and those that only tests use.
+/// Workspaces of guests in Rust: the examples, and those that only tests use. Those in
+/// another language are beside them, in a folder of that language.
 pub const WORKSPACES: [&str; 2] = ["plugins", "tests/fixtures/guests"];
-
-/// Folder of the examples. One in another language than Rust is in
-/// `plugins/<language>/<name>`.
-const EXAMPLES: &str = "plugins";
 
 pub struct Guest {
     pub language: Language,
@@ -126,9 +123,11 @@ fn all() -> Result<Vec<Guest>> {
         guests.extend(guests_in(&root().join(workspace), Language::Rust)?);
     }
     for language in Language::value_variants() {
-        let folder = root().join(EXAMPLES).join(language.name());
-        if folder.is_dir() {
-            guests.extend(guests_in(&folder, *language)?);
+        for workspace in WORKSPACES {
+            let folder = root().join(workspace).join(language.name());
+            if folder.is_dir() {
+                guests.extend(guests_in(&folder, *language)?);
+            }
         }
     }
     Ok(guests)
