@@ -82,6 +82,13 @@ impl Host {
             .unwrap_or_default()
     }
 
+    /// Events that the invocation has emitted so far.
+    #[cfg(test)]
+    pub fn emitted(&self) -> u64 {
+        let invocation = self.invocation.as_ref();
+        invocation.map_or(0, |invocation| invocation.effects.emits.len() as u64)
+    }
+
     pub fn last_words(&self) -> Option<String> {
         self.log().last_words()
     }

@@ -3,6 +3,7 @@
 //! tells it.
 
 mod preview1;
+mod tracks;
 
 use std::collections::BTreeMap;
 use std::path::Path;
