@@ -272,9 +272,10 @@ async fn to_server(read: OwnedReadHalf, mut write: OwnedWriteHalf, mut wires: Wi
                 return Ok(());
             }
             Fate::ForwardAndCut => {
-                forward(&mut write, &frame).await?;
+                // Cut first: no answer can come through between the two. This direction
+                // ends here, after the frame, unless the write has to wait.
                 wires.epoch.send_modify(|epoch| *epoch += 1);
-                return Ok(());
+                return forward(&mut write, &frame).await;
             }
         }
     }
@@ -323,10 +324,6 @@ fn judge_request(faults: &mut Faults, frame: &Frame) -> Fate {
     }
     // Nobody may be waiting to hear of it; the fault has happened all the same.
     let _ = done.send(());
-    if let (Loss::AfterRequest, Some(reply)) = (loss, &frame.reply) {
-        // On a busy machine the answer can be here before the connection is closed.
-        faults.swallow = Some((reply.clone(), oneshot::channel().0));
-    }
     match loss {
         Loss::Request => Fate::Drop,
         Loss::MidBatch => Fate::Cut,
