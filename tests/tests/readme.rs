@@ -2,6 +2,7 @@
 //! it left, and the handler that it shows whole is the example it links to.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
@@ -96,28 +97,68 @@ fn the_readme_shows_what_it_links_to() -> Result<()> {
 /// Every relative link of the pages leads to a file.
 #[test]
 fn links_lead_somewhere() -> Result<()> {
-    let root = repository();
-    let mut pages = vec![
-        root.join("README.md"),
-        root.join("ARCHITECTURE.md"),
-        root.join("wit/README.md"),
-    ];
-    let mut folders = vec![root.join("docs")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            match path.is_dir() {
-                true => folders.push(path),
-                false => pages.push(path),
-            }
-        }
-    }
-    for page in pages {
+    for page in pages()? {
         let text = prose(&fs::read_to_string(&page).with_context(|| page.display().to_string())?);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = link.split('#').next().unwrap_or_default();
             let leads = file.is_empty() || file.contains("://") || page.with_file_name(file).exists();
             ensure!(leads, "{} links to {link}, which does not exist", page.display());
+        }
+    }
+    Ok(())
+}
+
+/// What pages, examples and project templates show of `weir` is a command of it.
+#[tokio::test]
+async fn every_command_that_is_shown_exists() -> Result<()> {
+    let help = host::weir(&["--help"]).await?.exits(0)?.stdout;
+    let exists = |command: &str| {
+        help.lines()
+            .any(|line| line.split_whitespace().next() == Some(command))
+    };
+    let mut pages = pages()?;
+    for folder in ["guest-sdk", "plugins"] {
+        collect(&repository().join(folder), &mut pages)?;
+    }
+    let mut shown = 0;
+    for page in pages {
+        let text = fs::read_to_string(&page)?;
+        for opening in ["`weir ", "$ weir ", "\n    weir "] {
+            for rest in text.split(opening).skip(1) {
+                let command = rest.split(|c: char| !c.is_ascii_lowercase() && c != '-').next();
+                let command = command.unwrap_or_default();
+                let is_option = command.is_empty() || command.starts_with('-');
+                ensure!(
+                    is_option || exists(command),
+                    "{} shows `weir {command}`, which does not exist",
+                    page.display()
+                );
+                shown += 1;
+            }
+        }
+    }
+    ensure!(shown > 50, "only {shown} were found");
+    Ok(())
+}
+
+/// The pages that explain Weir itself.
+fn pages() -> Result<Vec<PathBuf>> {
+    let root = repository();
+    let mut pages = ["README.md", "ARCHITECTURE.md", "wit/README.md"]
+        .map(|page| root.join(page))
+        .to_vec();
+    collect(&root.join("docs"), &mut pages)?;
+    Ok(pages)
+}
+
+/// Adds the pages in and below a folder.
+fn collect(folder: &Path, pages: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("node_modules") {
+            collect(&path, pages)?;
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            pages.push(path);
         }
     }
     Ok(())
