@@ -39,7 +39,7 @@ class Build(unittest.TestCase):
         wanted = {package for _, package in build.TOOLS.values()}
         files = [
             *SDK.glob("template/*"),
-            *REPOSITORY.glob("plugins/python/*/Makefile"),
+            SDK / "handler.mk",
             REPOSITORY / "docs/languages/python.md",
         ]
         named = {}

@@ -48,8 +48,7 @@ pub fn run(language: Language, variables: &Variables) -> Result<()> {
             let sdk = at("guest-sdk/python");
             let mut own = program("python3".into(), &sdk, variables);
             exec::run(own.args(["-m", "unittest", "discover", "tests"]))?;
-            let mut reviews = program("python3".into(), &at("plugins/python/reviews"), variables);
-            exec::run(reviews.env("PYTHONPATH", &sdk).args(["-m", "unittest"]))
+            make_target(&at("plugins/python/reviews"), variables, "test")
         }
     }
 }
