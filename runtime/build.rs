@@ -1,8 +1,7 @@
 //! Puts the guest SDKs, their project templates and the WIT package into the
 //! binary, so that `weir new` works wherever the binary was copied to.
 //!
-//! Takes whatever is in `guest-sdk/<language>/` at build time. A language that
-//! has no `template/` yet is one that `weir new` says it does not have.
+//! Takes whatever is in `guest-sdk/<language>/` at build time.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -57,9 +56,7 @@ fn declare(
     writeln!(code, "pub static {name}: &[(&str, &[File])] = &[").expect("a string takes all");
     for (key, folder) in folders {
         let mut files = Vec::new();
-        if folder.is_dir() {
-            collect(folder, wanted, &mut files)?;
-        }
+        collect(folder, wanted, &mut files)?;
         files.sort();
         writeln!(code, "    ({key:?}, &[").expect("a string takes all");
         for file in files {

@@ -81,7 +81,8 @@ mod embedded {
     pub fn files(of: &'static [(&str, &[File])], name: &str) -> &'static [File] {
         of.iter()
             .find(|(key, _)| *key == name)
-            .map_or(&[], |(_, files)| files)
+            .map(|(_, files)| *files)
+            .expect("build.rs embeds every language")
     }
 }
 
@@ -89,9 +90,6 @@ pub fn new(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { name, lang, sdk } = arguments;
     check_name(name)?;
     let template = embedded::files(embedded::TEMPLATES, lang.name());
-    if template.is_empty() {
-        bail!("this build of weir has no project template for {}", lang.name());
-    }
     let place = match sdk {
         Some(folder) => {
             let absolute = folder
