@@ -1,5 +1,6 @@
 //! What all lanes of one handler share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,12 +8,13 @@ use tokio::sync::watch;
 
 use super::start::Starts;
 use crate::commit::committer::Committer;
+use crate::commit::record::{FORMAT, Kind, Record};
 use crate::deployment::manifest::Manifest;
 use crate::dispatch::executor::Executor;
 use crate::handler::Program;
-use crate::log::SharedLog;
+use crate::log::{Append, SharedLog};
 use crate::metrics::HandlerMetrics;
-use crate::model::position::INTERNAL_SOURCE;
+use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::HandlerNames;
 
 /// One deployed handler on one host.
@@ -52,6 +54,45 @@ impl HandlerContext {
     /// Names of all sources, in the order of their indices.
     pub fn source_names(&self) -> impl Iterator<Item = &str> {
         source_names(&self.manifest)
+    }
+
+    /// A record of this handler and host that changes nothing: what every record says of
+    /// who wrote it. The caller adds where the partition is.
+    pub fn record(&self, kind: Kind, previous: u64) -> Record {
+        Record {
+            format: FORMAT,
+            kind,
+            nonce: rand::random(),
+            previous,
+            positions: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            watermark: None,
+            clock: 0,
+            timer_generation: 0,
+            partitions: self.manifest.partitions,
+            digest: self.digest.clone(),
+            manifest_revision: 0,
+            host: self.host.clone(),
+            keys: Vec::new(),
+            key_rule: self.manifest.key.describe(),
+            events: 0,
+        }
+    }
+
+    /// Positions by the names of their sources, as records have them.
+    pub fn named(&self, positions: &[Position]) -> BTreeMap<String, Position> {
+        let names = self.source_names().map(String::from);
+        names.zip(positions.iter().copied()).collect()
+    }
+
+    /// The message of a record, with its fence.
+    pub fn record_message(&self, partition: u32, record: &Record) -> Append {
+        Append {
+            subject: self.names.record(partition),
+            data: record.encode().into(),
+            expected: Some(record.previous),
+            ..Append::default()
+        }
     }
 
     pub fn lane(&self, partition: u32) -> &LaneStatus {

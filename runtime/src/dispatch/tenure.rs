@@ -16,8 +16,8 @@ use tracing::warn;
 
 use super::context::HandlerContext;
 use super::start;
-use crate::commit::record::{ATTEMPT_HEADER, FORMAT, Kind, Record, Watermark, incarnation_of};
-use crate::log::{self, Append, AppendError, Start, Stored};
+use crate::commit::record::{ATTEMPT_HEADER, Kind, Record, Watermark, incarnation_of};
+use crate::log::{self, AppendError, Start, Stored};
 use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::bucket_stream;
 use crate::state::dirty::Dirty;
@@ -138,23 +138,13 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
     }
 
     let watermark = believable(context, partition, before, meta.as_ref(), decoded.as_ref());
+    let previous = last.as_ref().map_or(0, |(stored, _)| stored.sequence);
     let mut record = Record {
-        format: FORMAT,
-        kind: Kind::Takeover,
-        nonce: rand::random(),
-        previous: last.as_ref().map_or(0, |(stored, _)| stored.sequence),
-        positions: BTreeMap::new(),
         starts: before.map(|b| b.starts.clone()).unwrap_or_default(),
         watermark,
         clock: before.map_or(0, |b| b.clock),
         timer_generation: before.map_or(0, |b| b.timer_generation),
-        partitions: context.manifest.partitions,
-        digest: context.digest.clone(),
-        manifest_revision: 0,
-        host: context.host.clone(),
-        keys: Vec::new(),
-        key_rule: context.manifest.key.describe(),
-        events: 0,
+        ..context.record(Kind::Takeover, previous)
     };
     let sources = context
         .manifest
@@ -173,7 +163,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
         record.positions.insert(name.into(), position);
     }
 
-    let sequence = commit(context, &subject, &record).await?;
+    let sequence = commit(context, partition, &record).await?;
     let mark = Mark {
         record: sequence,
         nonce: record.nonce,
@@ -356,18 +346,14 @@ fn same_shape(context: &HandlerContext, before: &Record) -> Result<(), Failure> 
 }
 
 /// Appends the takeover record. Returns its sequence.
-async fn commit(context: &HandlerContext, subject: &str, record: &Record) -> Result<u64, Failure> {
+async fn commit(context: &HandlerContext, partition: u32, record: &Record) -> Result<u64, Failure> {
     let attempt = context.committer.attempts().next();
-    let message = Append {
-        subject: subject.into(),
-        headers: vec![(ATTEMPT_HEADER.into(), attempt.clone())],
-        data: record.encode().into(),
-        expected: Some(record.previous),
-        ..Append::default()
-    };
+    let mut message = context.record_message(partition, record);
+    message.headers.push((ATTEMPT_HEADER.into(), attempt.clone()));
+    let subject = message.subject.clone();
     match context.log.append(&context.names.ledger, vec![message]).await {
         Ok(appended) => Ok(appended.sequence),
-        Err(AppendError::Unknown(reason)) => match context.log.last(&context.names.ledger, subject).await? {
+        Err(AppendError::Unknown(reason)) => match context.log.last(&context.names.ledger, &subject).await? {
             Some(last) if last.header(ATTEMPT_HEADER) == Some(&attempt) => Ok(last.sequence),
             _ => Err(Failure::Unavailable(reason)),
         },

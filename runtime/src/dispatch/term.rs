@@ -37,8 +37,7 @@ use super::standby;
 use super::tenure::{Tenure, takes_nothing};
 use crate::commit::committer::{Settlement, Submission};
 use crate::commit::group::Group;
-use crate::commit::record::{FORMAT, KeyDelta, Kind, Record, Watermark};
-use crate::log::Append;
+use crate::commit::record::{KeyDelta, Kind, Record, Watermark};
 use crate::model::position::Position;
 use crate::source::decode::Queued;
 use crate::source::feed::Chunk;
@@ -536,34 +535,16 @@ impl<'a> Term<'a> {
         let (events, dead_letters) = (group.events, group.dead_letters);
         let (messages, keys) = group.finish(&self.context.names, self.partition);
         let mut record = Record {
-            format: FORMAT,
-            kind,
-            nonce: rand::random(),
-            previous: self.tenure.record.record,
-            positions: self
-                .context
-                .source_names()
-                .map(String::from)
-                .zip(reached.positions.iter().copied())
-                .collect(),
+            positions: self.context.named(&reached.positions),
             starts: self.tenure.starts.clone(),
             watermark: self.tenure.watermark,
             clock: reached.clock,
             timer_generation: reached.timer_generation,
-            partitions: self.context.manifest.partitions,
-            digest: self.context.digest.clone(),
-            manifest_revision: 0,
-            host: self.context.host.clone(),
             keys,
-            key_rule: self.context.manifest.key.describe(),
             events,
+            ..self.context.record(kind, self.tenure.record.record)
         };
-        let message = Append {
-            subject: self.context.names.record(self.partition),
-            data: record.encode().into(),
-            expected: Some(record.previous),
-            ..Append::default()
-        };
+        let message = self.context.record_message(self.partition, &record);
         let (reply, receiver) = oneshot::channel();
         self.flight = Some(Flight {
             since: Instant::now(),

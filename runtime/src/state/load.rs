@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::KeyState;
 use super::dirty::DirtyKey;
 use crate::commit::record::TimerEntry;
-use crate::log::{self, Log, Stored};
+use crate::log::{self, Log, Snapshot, Stored};
 use crate::model::subjects::{HandlerNames, bucket_stream};
 use crate::state::LiveTimer;
 
@@ -29,8 +29,8 @@ const STALE_PAUSE: Duration = Duration::from_millis(5);
 pub enum Error {
     #[error(transparent)]
     Log(#[from] log::Error),
-    #[error("the state bucket's replicas stayed behind sequence {at_least} for {STALE_FOR:?}")]
-    Stale { at_least: u64 },
+    #[error("the replicas of {stream} stayed behind sequence {at_least} for {STALE_FOR:?}")]
+    Stale { stream: String, at_least: u64 },
     #[error("{subject} in the state bucket cannot be read: {detail}")]
     Broken { subject: String, detail: String },
 }
@@ -52,17 +52,10 @@ pub async fn load(
     // Always there once a partition was taken over, so that the answer always
     // says how far the replica is.
     filters.push(names.meta(partition));
-    let since = Instant::now();
-    let snapshot = loop {
-        let snapshot = log.last_many(&bucket, &filters).await?;
-        if at_least == 0 || snapshot.up_to.is_some_and(|up_to| up_to >= at_least) {
-            break snapshot;
-        }
-        if since.elapsed() > STALE_FOR {
-            return Err(Error::Stale { at_least });
-        }
-        tokio::time::sleep(STALE_PAUSE).await;
-    };
+    let snapshot = last_many_fresh(log, &bucket, &filters, at_least, |snapshot| {
+        at_least == 0 || snapshot.up_to.is_some_and(|up_to| up_to >= at_least)
+    })
+    .await?;
     let mut states: HashMap<String, KeyState> = HashMap::with_capacity(keys.len());
     for stored in snapshot.messages {
         let Some((_, key, cell)) = names.parse_cell(&stored.subject) else {
@@ -74,6 +67,31 @@ pub async fn load(
         .iter()
         .map(|key| (key.clone(), states.remove(&**key).unwrap_or_default()))
         .collect())
+}
+
+/// Last messages as [`Log::last_many`] has them, asked for again until they are from a
+/// replica that is far enough: `at_least` is how far, for the error, and `fresh` decides.
+pub(super) async fn last_many_fresh(
+    log: &dyn Log,
+    stream: &str,
+    filters: &[String],
+    at_least: u64,
+    fresh: impl Fn(&Snapshot) -> bool,
+) -> Result<Snapshot, Error> {
+    let since = Instant::now();
+    loop {
+        let snapshot = log.last_many(stream, filters).await?;
+        if fresh(&snapshot) {
+            return Ok(snapshot);
+        }
+        if since.elapsed() > STALE_FOR {
+            return Err(Error::Stale {
+                stream: stream.to_owned(),
+                at_least,
+            });
+        }
+        tokio::time::sleep(STALE_PAUSE).await;
+    }
 }
 
 /// Puts one bucket message into its key's state.

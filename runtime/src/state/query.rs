@@ -4,23 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{load, replay};
 use crate::commit::record::{self, Record, Watermark};
-use crate::log::{self, Log};
+use crate::log::{self, Log, Snapshot};
 use crate::model::key::partition;
 use crate::model::subjects::{HandlerNames, bucket_stream};
 
-/// Tries to read bucket and records while no checkpoint comes in between; there
-/// is one in a second at most, and a try takes milliseconds.
+/// Tries to read bucket and records while no checkpoint comes in between: of one
+/// partition there are a few in a second at most, and a try takes milliseconds.
 const TRIES_MAX: u32 = 10;
-
-/// How long replicas that lag are asked again.
-const STALE_FOR: Duration = Duration::from_secs(10);
-const STALE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Keys listed per request to the bucket.
 const PAGE: usize = 2_000;
@@ -182,19 +177,10 @@ async fn last_record(
 /// replica that has all that the ledger had at the call.
 async fn last_records(log: &dyn Log, names: &HandlerNames) -> Result<Vec<(u64, Record, String)>, Error> {
     let at_least = log.stream(&names.ledger).await?.last;
-    let since = Instant::now();
-    let snapshot = loop {
-        let snapshot = log.last_many(&names.ledger, &[names.records()]).await?;
-        // Without any result, an answer does not say how far its replica is.
-        if snapshot.up_to.is_none_or(|up_to| up_to >= at_least) {
-            break snapshot;
-        }
-        if since.elapsed() > STALE_FOR {
-            let reason = format!("the ledger's replicas stayed behind sequence {at_least} for {STALE_FOR:?}");
-            return Err(log::Error::Unavailable(reason).into());
-        }
-        tokio::time::sleep(STALE_PAUSE).await;
-    };
+    // Without any result, an answer does not say how far its replica is.
+    let fresh = |snapshot: &Snapshot| snapshot.up_to.is_none_or(|up_to| up_to >= at_least);
+    let filters = [names.records()];
+    let snapshot = load::last_many_fresh(log, &names.ledger, &filters, at_least, fresh).await?;
     let mut records = Vec::with_capacity(snapshot.messages.len());
     for stored in snapshot.messages {
         records.push((

@@ -14,7 +14,7 @@ use super::outcome::{Attempt, Course, Outcome};
 use super::report::GuestLines;
 use crate::commit::committer::{Attempts, Committer, Settlement, Submission};
 use crate::commit::group::Group;
-use crate::commit::record::{FORMAT, KeyDelta, Kind, Record};
+use crate::commit::record::{KeyDelta, Kind, Record};
 use crate::config;
 use crate::deployment::plugins::Deployed;
 use crate::dispatch::context::{Budget, Counters, HandlerContext, LaneStatus, source_names};
@@ -26,7 +26,7 @@ use crate::ledger;
 use crate::log::memory::MemoryLog;
 use crate::log::{Append, Log, Stored, StreamSettings};
 use crate::metrics::HandlerMetrics;
-use crate::model::position::{INTERNAL_SOURCE, Position};
+use crate::model::position::Position;
 use crate::model::subjects::{FIRST_GENERATION, HandlerNames};
 use crate::runtime;
 use crate::source::decode::{Decoded, Decoder, Queued};
@@ -428,36 +428,19 @@ impl Stage {
         keys: Vec<KeyDelta>,
         events: u64,
     ) -> Record {
-        let names = source_names(&self.context.manifest).map(String::from);
-        debug_assert_eq!(source_names(&self.context.manifest).last(), Some(INTERNAL_SOURCE));
         Record {
-            format: FORMAT,
-            kind: Kind::Commit,
-            nonce: 1,
-            previous: partition.record,
-            positions: names.zip(workspace.positions.iter().copied()).collect(),
-            starts: BTreeMap::new(),
-            watermark: None,
+            positions: self.context.named(&workspace.positions),
             clock: workspace.clock,
             timer_generation: workspace.timer_generation,
-            partitions: self.context.manifest.partitions,
-            digest: self.context.digest.clone(),
-            manifest_revision: 0,
-            host: self.context.host.clone(),
             keys,
-            key_rule: self.context.manifest.key.describe(),
             events,
+            ..self.context.record(Kind::Commit, partition.record)
         }
     }
 
     async fn commit(&self, partition: u32, messages: Vec<Append>, record: Record) -> anyhow::Result<u64> {
         let (reply, settled) = oneshot::channel();
-        let message = Append {
-            subject: self.context.names.record(partition),
-            data: record.encode().into(),
-            expected: Some(record.previous),
-            ..Append::default()
-        };
+        let message = self.context.record_message(partition, &record);
         let submission = Submission {
             messages,
             record: message,
