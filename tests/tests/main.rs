@@ -1,0 +1,30 @@
+//! What crosses crates: one executable, because each that is linked with the host
+//! costs the build half a minute. `cargo test --test all crash::` runs one file.
+//!
+//! | file | against what |
+//! | --- | --- |
+//! | `protocol/`, `simulation` | hosts in this process, on the log in memory |
+//! | `log_conformance` | both logs, one suite |
+//! | `harness` | the tests' own proxy and publisher |
+//! | `wit`, `weir_test`, `weir_new` | the command alone |
+//! | all others | real servers and real hosts |
+
+mod bad_input;
+mod cli;
+mod crash;
+mod dead_letters;
+mod harness;
+mod languages;
+mod log_conformance;
+mod metrics;
+mod protocol;
+mod readme;
+mod restart;
+mod simulation;
+mod state_size;
+mod timers;
+mod unknown_outcome;
+mod weir_new;
+mod weir_test;
+mod wit;
+mod zombie;
