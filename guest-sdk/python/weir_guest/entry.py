@@ -2,6 +2,7 @@
 
 import linecache
 import os
+import random
 import sys
 import traceback
 from typing import Any, Callable, Optional
@@ -44,14 +45,17 @@ def _world(function: Callable[[Event], Any]) -> type:
 
     install()
     _keep_sources()
+    reused = False
 
     class WitWorld(wit_world.WitWorld):
         def handle(self, e: Any) -> None:
-            # Its state is of the build, and of earlier events. Seeding costs about as
-            # much as a small event, so only where somebody has imported it; nothing
-            # can be imported later, since a component has no files.
-            if (random := sys.modules.get("random")) is not None:
-                random.seed(int.from_bytes(os.urandom(8), "little"))
+            # componentize-py seeds `random` at the first call of an instance, out of that
+            # event's random numbers. Every later event begins with the same draw, so that
+            # it sees what it would have seen in an instance of its own.
+            nonlocal reused
+            if reused:
+                random.seed()
+            reused = True
             host.now = e.time
             try:
                 function(
