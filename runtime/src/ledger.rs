@@ -4,6 +4,8 @@
 //! * the ledger stream itself: commit records, emitted events, timers, dead letters
 //! * the state bucket's stream: checkpointed cells
 //! * the hosts bucket's stream: what each host says of itself
+//! * the handlers bucket's stream: deployments
+//! * the stream of the object store with the components
 //!
 //! A stream that is missing is created. One that exists is never changed: its
 //! settings are somebody's decision, so what is wrong is reported with the
@@ -20,6 +22,9 @@ use crate::model::{pattern, subjects};
 /// The server's default window of deduplication, in seconds. Weir puts no
 /// `Nats-Msg-Id` into these streams; it is only spelled out.
 const DUPLICATE_WINDOW_S: u64 = 120;
+
+/// Deployments of a handler that are kept: the longest history that a KV bucket has.
+const DEPLOYMENTS_KEPT: i64 = 64;
 
 /// A ledger that was found, or created, and may be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +151,32 @@ pub fn hosts_settings(config: &config::Ledger) -> StreamSettings {
     }
 }
 
-/// What the three have in common: file storage that keeps everything.
+/// The handlers bucket's stream: its history is the list of deployments that
+/// `weir rollback` goes back to.
+pub fn handlers_settings(config: &config::Ledger) -> StreamSettings {
+    StreamSettings {
+        atomic_publish: false,
+        max_messages_per_subject: Some(DEPLOYMENTS_KEPT),
+        deny_delete: true,
+        discard_new: true,
+        ..base(vec![subjects::handler_key(&config.name, ">")], config.replicas)
+    }
+}
+
+/// The stream of the object store with the components, as `nats object` makes one.
+pub fn artifacts_settings(config: &config::Ledger) -> StreamSettings {
+    let bucket = subjects::artifacts_bucket(&config.name);
+    StreamSettings {
+        atomic_publish: false,
+        discard_new: true,
+        ..base(
+            vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
+            config.replicas,
+        )
+    }
+}
+
+/// What they have in common: file storage that keeps everything.
 fn base(subjects: Vec<String>, replicas: usize) -> StreamSettings {
     StreamSettings {
         subjects,
@@ -427,13 +457,15 @@ pub async fn ensure(log: &dyn Log, config: &config::Ledger) -> Result<Ledger, Er
     })
 }
 
-/// Name and wanted settings of the ledger, the state bucket and the hosts
-/// bucket, in this order.
-pub fn streams(config: &config::Ledger) -> [(String, StreamSettings); 3] {
+/// Name and wanted settings of the ledger, the state bucket, the hosts bucket, the
+/// handlers bucket and the object store, in this order.
+pub fn streams(config: &config::Ledger) -> [(String, StreamSettings); 5] {
     [
         (config.name.clone(), ledger_settings(config)),
         (subjects::bucket_stream(&config.name), bucket_settings(config)),
         (subjects::hosts_stream(&config.name), hosts_settings(config)),
+        (subjects::handlers_stream(&config.name), handlers_settings(config)),
+        (subjects::artifacts_stream(&config.name), artifacts_settings(config)),
     ]
 }
 

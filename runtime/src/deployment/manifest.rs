@@ -100,11 +100,11 @@ pub struct Source {
 }
 
 impl Manifest {
-    /// Reads and checks a manifest: the file, or the [`FILE_NAME`] in a folder.
+    /// Reads and checks a manifest: the file, or the [`FILE_NAME`] in a folder. With its text.
     ///
     /// # Errors
     /// The first thing that is wrong, with its place in the file.
-    pub fn read(path: &Path) -> Result<Manifest, Error> {
+    pub fn read(path: &Path) -> Result<(Manifest, String), Error> {
         let file = if path.is_dir() {
             path.join(FILE_NAME)
         } else {
@@ -115,7 +115,7 @@ impl Manifest {
             source,
         })?;
         let manifest = Self::parse(&file, &text)?;
-        Ok(manifest)
+        Ok((manifest, text))
     }
 
     /// Checks the text of a manifest whose file is, or would be, `file`.

@@ -11,6 +11,8 @@ use super::manifest::{self, Manifest};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployed {
     pub manifest: Manifest,
+    /// The text of `handler.toml`.
+    pub text: String,
     /// The component file's bytes.
     pub wasm: Vec<u8>,
     /// SHA-256 of `wasm`, hexadecimal.
@@ -80,23 +82,26 @@ pub fn load_folder(folder: &Path) -> Vec<Result<Deployed, Error>> {
 /// # Errors
 /// Of the manifest, or of reading the component.
 pub fn load(path: &Path) -> Result<Deployed, Error> {
-    let manifest = Manifest::read(path)?;
+    let (manifest, text) = Manifest::read(path)?;
     let wasm = std::fs::read(&manifest.component).map_err(|source| Error::Read {
         path: manifest.component.clone(),
         source,
     })?;
-    let digest = Sha256::digest(&wasm)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
     Ok(Deployed {
+        digest: digest_of(&wasm),
         manifest,
+        text,
         wasm,
-        digest,
     })
 }
 
-fn handler_folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+/// SHA-256, hexadecimal.
+pub fn digest_of(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn handler_folders(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     if folder.join(manifest::FILE_NAME).is_file() {
         return Ok(vec![folder.to_owned()]);
     }

@@ -15,6 +15,10 @@
 //!   <h>.<g>.<p>.<key>.<cell>                       cells; the cell `=timers` holds a key's live timers
 //! KV bucket weir_<L>_hosts
 //!   hosts.<host>                                   what each host says of itself, with a TTL
+//! KV bucket weir_<L>_handlers
+//!   <h>                                            deployments: what is to run, and what was, as its history
+//! object store weir_<L>_artifacts
+//!   <SHA-256 of a component>                       components
 //! ```
 
 use super::key::{token, untoken};
@@ -46,6 +50,31 @@ pub fn host_key(ledger: &str, host: &str) -> String {
 
 pub fn host_keys(ledger: &str) -> String {
     format!("$KV.weir_{ledger}_hosts.hosts.*")
+}
+
+/// Stream behind the bucket of deployments.
+pub fn handlers_stream(ledger: &str) -> String {
+    format!("KV_weir_{ledger}_handlers")
+}
+
+/// Where the deployments of one handler are.
+pub fn handler_key(ledger: &str, handler: &str) -> String {
+    format!("$KV.weir_{ledger}_handlers.{handler}")
+}
+
+/// Where all deployments are.
+pub fn handler_keys(ledger: &str) -> String {
+    format!("$KV.weir_{ledger}_handlers.*")
+}
+
+/// Name of the object store with the components.
+pub fn artifacts_bucket(ledger: &str) -> String {
+    format!("weir_{ledger}_artifacts")
+}
+
+/// Stream behind that object store.
+pub fn artifacts_stream(ledger: &str) -> String {
+    format!("OBJ_weir_{ledger}_artifacts")
 }
 
 /// The names that belong to one handler.
@@ -94,6 +123,10 @@ impl HandlerNames {
         )
     }
 
+    pub fn timers_all(&self) -> String {
+        self.subject('t', ">")
+    }
+
     /// Key, name and generation of a timer's subject.
     pub fn parse_timer(&self, subject: &str) -> Option<(String, String, u64)> {
         let rest = subject.strip_prefix(&self.subject('t', ""))?;
@@ -138,6 +171,16 @@ impl HandlerNames {
     /// Every dead letter's description.
     pub fn dead_letters(&self) -> String {
         self.subject('d', "*.*.m")
+    }
+
+    /// Descriptions and bodies of all dead letters.
+    pub fn dead_letters_all(&self) -> String {
+        self.subject('d', ">")
+    }
+
+    /// Everything in the state bucket.
+    pub fn bucket_all(&self) -> String {
+        self.key(">")
     }
 
     pub fn meta(&self, partition: u32) -> String {

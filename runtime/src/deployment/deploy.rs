@@ -1,0 +1,230 @@
+//! From files to the registry, and out of it again: what `weir deploy`, the
+//! watched folder and `weir remove` have in common.
+
+use std::time::{Duration, Instant};
+
+use super::artifacts::{self, Artifacts};
+use super::plugins::Deployed;
+use super::registry::{
+    Deployment, Desired, Error as RegistryError, FORMAT, Registered, Registry, check_successor,
+    generation_after, now_ms,
+};
+use super::signature::Signature;
+use crate::commit::record::{self, Kind, Record};
+use crate::log::{self, Append, AppendError, Log};
+use crate::model::subjects::{HandlerNames, bucket_stream};
+
+/// How long owners may go on committing after their handler was removed, before
+/// the removal gives up: it can be repeated.
+const REMOVE_FOR: Duration = Duration::from_secs(30);
+
+/// Pause before a tombstone is tried again.
+const REMOVE_PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Artifact(#[from] artifacts::Error),
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    #[error(transparent)]
+    Record(#[from] record::Error),
+    #[error("partition {partition} could not be ended: {reason}; repeat the command")]
+    Ending { partition: u32, reason: String },
+}
+
+/// What came of deploying.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is the latest deployment, of this revision.
+    Deployed(u64),
+    /// It was that already.
+    Unchanged(u64),
+    /// It was deployed once and replaced since, by this revision.
+    Superseded(u64),
+}
+
+/// Whether what was deployed once is deployed again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Somebody wants it now.
+    Always,
+    /// Only if it never was: a host that starts finds files that may be old.
+    New,
+}
+
+/// Stores a component and registers its deployment. It must have been compiled
+/// for this ledger before: nobody checks it after this but the hosts.
+///
+/// # Errors
+/// It changes what may not change in place; of the log.
+pub async fn deploy(
+    log: &dyn Log,
+    ledger: &str,
+    found: &Deployed,
+    by: &str,
+    signature: Option<Signature>,
+    when: When,
+) -> Result<Outcome, Error> {
+    let registry = Registry::of(log, ledger);
+    let before = registry.latest(&found.manifest.name).await?;
+    let generation = generation_after(before.as_ref());
+    if let Some(before) = &before
+        && before.deployment.generation == generation
+    {
+        let same =
+            |deployment: &Deployment| deployment.digest == found.digest && deployment.manifest == found.text;
+        let resigned = signature.is_some() && signature != before.deployment.signature;
+        if same(&before.deployment) && before.deployment.desired == Desired::Running && !resigned {
+            // Its component may have been lost with the object store.
+            Artifacts::of(log, ledger).put(&found.digest, &found.wasm).await?;
+            return Ok(Outcome::Unchanged(before.revision));
+        }
+        if when == When::New {
+            let history = registry.history(&found.manifest.name).await?;
+            let mut of_this = history.iter().map(|registered| &registered.deployment);
+            if of_this.any(|deployment| deployment.generation == generation && same(deployment)) {
+                return Ok(Outcome::Superseded(before.revision));
+            }
+        }
+        check_successor(&before.deployment.manifest()?, &found.manifest)?;
+    }
+    Artifacts::of(log, ledger).put(&found.digest, &found.wasm).await?;
+    let deployment = Deployment {
+        format: FORMAT,
+        name: found.manifest.name.clone(),
+        version: found.manifest.version.clone(),
+        digest: found.digest.clone(),
+        manifest: found.text.clone(),
+        generation,
+        desired: Desired::Running,
+        by: by.into(),
+        time_ms: now_ms(),
+        signature,
+    };
+    let revision = registry.put(&deployment, before.as_ref()).await?;
+    Ok(Outcome::Deployed(revision))
+}
+
+/// Removes a handler: hosts stop it, its partitions are ended with tombstones that
+/// fence whoever does not know yet, and timers and records are purged. Its cells
+/// and dead letters stay to be read, unless `purge_state`. Can be repeated where it
+/// was interrupted.
+///
+/// # Errors
+/// [`RegistryError::Unknown`] if it never was; of the log.
+pub async fn remove(
+    log: &dyn Log,
+    ledger: &str,
+    name: &str,
+    by: &str,
+    purge_state: bool,
+) -> Result<(), Error> {
+    let registry = Registry::of(log, ledger);
+    let latest = registry.latest(name).await?;
+    let latest = latest.ok_or_else(|| RegistryError::Unknown(name.into()))?;
+    if latest.deployment.desired != Desired::Removed {
+        let removed = latest.deployment.again(by, Desired::Removed);
+        registry.put(&removed, Some(&latest)).await?;
+    }
+    let names = HandlerNames::new(ledger, name, latest.deployment.generation);
+    let partitions = latest.deployment.manifest()?.partitions;
+    for partition in 0..partitions {
+        let tombstone = end(log, &names, partition, by).await?;
+        log.purge(ledger, &names.record(partition), tombstone).await?;
+    }
+    for rest in [names.timers_all(), names.fired_all(), names.redriven_all()] {
+        log.purge(ledger, &rest, u64::MAX).await?;
+    }
+    if purge_state {
+        log.purge(ledger, &names.dead_letters_all(), u64::MAX).await?;
+        log.purge(&bucket_stream(ledger), &names.bucket_all(), u64::MAX)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Commits the tombstone of a partition. Returns its sequence, 0 if the partition
+/// never began.
+async fn end(log: &dyn Log, names: &HandlerNames, partition: u32, by: &str) -> Result<u64, Error> {
+    let begin = Instant::now();
+    let subject = names.record(partition);
+    loop {
+        let Some(last) = log.last(&names.ledger, &subject).await? else {
+            return Ok(0);
+        };
+        let record = Record::decode(&last)?;
+        if record.kind == Kind::Tombstone {
+            return Ok(last.sequence);
+        }
+        let tombstone = Record {
+            kind: Kind::Tombstone,
+            nonce: rand::random(),
+            previous: last.sequence,
+            keys: Vec::new(),
+            events: 0,
+            host: by.into(),
+            ..record
+        };
+        let message = Append {
+            subject: subject.clone(),
+            data: tombstone.encode().into(),
+            expected: Some(last.sequence),
+            ..Append::default()
+        };
+        // Its owner may commit once more; whatever happened, the next look tells.
+        let reason = match log.append(&names.ledger, vec![message]).await {
+            Ok(appended) => return Ok(appended.sequence),
+            Err(AppendError::Fenced(_) | AppendError::Busy { .. } | AppendError::Unknown(_))
+                if begin.elapsed() < REMOVE_FOR =>
+            {
+                tokio::time::sleep(REMOVE_PAUSE).await;
+                continue;
+            }
+            Err(error) => error.to_string(),
+        };
+        return Err(Error::Ending { partition, reason });
+    }
+}
+
+/// Registers an earlier deployment again: the one of `digest`, or the one before
+/// the latest that had another component or manifest. Returns it, as registered.
+///
+/// # Errors
+/// There is none; of the log.
+pub async fn roll_back(
+    log: &dyn Log,
+    ledger: &str,
+    name: &str,
+    to: Option<&str>,
+    by: &str,
+) -> Result<Result<Registered, String>, Error> {
+    let registry = Registry::of(log, ledger);
+    let latest = registry.deployed(name).await?;
+    let history = registry.history(name).await?;
+    let mut earlier = history.into_iter().rev().filter(|registered| {
+        registered.revision < latest.revision
+            && registered.deployment.generation == latest.deployment.generation
+            && (registered.deployment.digest != latest.deployment.digest
+                || registered.deployment.manifest != latest.deployment.manifest)
+    });
+    let found = match to {
+        None => earlier.next(),
+        Some(digest) => earlier.find(|registered| registered.deployment.digest.starts_with(digest)),
+    };
+    let Some(found) = found else {
+        return Ok(Err(match to {
+            None => format!("handler {name} has no earlier deployment"),
+            Some(digest) => format!(
+                "handler {name} has no earlier deployment whose digest begins with {digest}; see `weir handlers \
+                 --history {name}`"
+            ),
+        }));
+    };
+    check_successor(&latest.deployment.manifest()?, &found.deployment.manifest()?)?;
+    let deployment = found.deployment.again(by, Desired::Running);
+    let revision = registry.put(&deployment, Some(&latest)).await?;
+    Ok(Ok(Registered { revision, deployment }))
+}
