@@ -126,6 +126,11 @@ pub struct Host {
     /// Bytes of cells that all partitions keep in memory together. What is
     /// over it is read from the state bucket again when it is needed.
     pub cache_bytes: usize,
+    /// Public NKeys of which one must have signed a deployment; all do if empty.
+    pub trusted: Vec<String>,
+    /// What the plugins folder has at start is deployed even if it was replaced by
+    /// another deployment since: while developing, the files are what counts.
+    pub folder_wins: bool,
 }
 
 /// How to reach NATS, from the command line.
@@ -211,6 +216,9 @@ pub struct HostOptions {
     /// Memory for cells, in MiB; others are read when they are needed [default: 256]
     #[arg(long, value_name = "N", env = "WEIR_CACHE_MIB")]
     pub cache_mib: Option<usize>,
+    /// Public NKeys, separated by commas: only what one of them has signed is run
+    #[arg(long, value_name = "KEYS", env = "WEIR_TRUSTED_KEYS", value_delimiter = ',')]
+    pub trusted_keys: Option<Vec<String>>,
 }
 
 impl Options {
@@ -420,6 +428,13 @@ fn host_settings(options: &HostOptions, file: &file::File) -> Result<Host, Error
             problem: format!("{cache_mib} must be at least 1, and fit into memory"),
         })?;
     let in_file = |path: &PathBuf| file.folder.join(path);
+    let trusted = options.trusted_keys.as_ref().unwrap_or(&file.host.trusted_keys);
+    for key in trusted {
+        nkeys::KeyPair::from_public_key(key).map_err(|error| Error::Value {
+            key: "host.trusted_keys",
+            problem: format!("`{key}` is no public NKey, like UA…: {error}"),
+        })?;
+    }
     Ok(Host {
         name,
         plugins: options
@@ -434,6 +449,8 @@ fn host_settings(options: &HostOptions, file: &file::File) -> Result<Host, Error
         http,
         threads,
         cache_bytes,
+        trusted: trusted.clone(),
+        folder_wins: false,
     })
 }
 

@@ -457,6 +457,20 @@ pub async fn ensure(log: &dyn Log, config: &config::Ledger) -> Result<Ledger, Er
     })
 }
 
+/// A ledger that exists, as it is: for commands, which do not judge it.
+///
+/// # Errors
+/// [`log::Error::NoStream`] if there is none; of the log.
+pub async fn find(log: &dyn Log, name: &str) -> Result<Ledger, log::Error> {
+    let stream = log.stream(name).await?;
+    Ok(Ledger {
+        name: name.into(),
+        created: stream.created,
+        bucket_created: log.stream(&subjects::bucket_stream(name)).await?.created,
+        subjects: stream.settings.subjects,
+    })
+}
+
 /// Name and wanted settings of the ledger, the state bucket, the hosts bucket, the
 /// handlers bucket and the object store, in this order.
 pub fn streams(config: &config::Ledger) -> [(String, StreamSettings); 5] {

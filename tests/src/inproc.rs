@@ -329,6 +329,8 @@ impl HostOptions {
                 http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
                 threads: 2,
                 cache_bytes: self.cache_bytes,
+                trusted: Vec::new(),
+                folder_wins: false,
             },
         };
         let ledger = world.prepare_ledger().await;

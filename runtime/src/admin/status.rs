@@ -89,12 +89,24 @@ pub struct HostStatus {
     pub not_ready: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct HandlerStatus {
     pub name: String,
     pub version: String,
     /// SHA-256 of the component file, hexadecimal.
     pub digest: String,
+    /// The deployment that the host has seen last, which may not run yet.
+    #[serde(default)]
+    pub revision: u64,
+    /// Whether that deployment says to execute nothing.
+    #[serde(default)]
+    pub paused: bool,
+    /// Whether the host has done what it asks for, or refused.
+    #[serde(default)]
+    pub settled: bool,
+    /// Why the host does not run it; what ran before goes on.
+    #[serde(default)]
+    pub refused: Option<String>,
     pub partitions: Vec<PartitionStatus>,
     /// Events of all sources not yet read.
     pub unread: u64,
@@ -127,4 +139,10 @@ pub struct PartitionStatus {
     pub waiting: u64,
     /// Sequence of the last commit record.
     pub record: u64,
+    /// Deployment that executes.
+    #[serde(default)]
+    pub revision: u64,
+    /// SHA-256 of its component, hexadecimal.
+    #[serde(default)]
+    pub digest: String,
 }

@@ -96,7 +96,7 @@ pub async fn dead_letters(options: &Options, command: Command) -> anyhow::Result
 }
 
 async fn list(log: &dyn Log, ledger: &str, name: &str, json: bool) -> anyhow::Result<ExitCode> {
-    let names = super::names(ledger, name);
+    let names = super::names(log, ledger, name).await?;
     let found = DeadLetters::new(log, &names).list().await?;
     if json {
         print::json(
@@ -131,7 +131,7 @@ async fn show(
     ids: &[String],
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let names = super::names(ledger, name);
+    let names = super::names(log, ledger, name).await?;
     let letters = DeadLetters::new(log, &names);
     let mut documents = Vec::new();
     for id in ids {
@@ -218,7 +218,7 @@ enum Act {
 
 /// Redrives or drops each; goes on after one that fails.
 async fn each(log: &dyn Log, ledger: &str, which: &Which, act: Act) -> anyhow::Result<ExitCode> {
-    let names = super::names(ledger, &which.name);
+    let names = super::names(log, ledger, &which.name).await?;
     let letters = DeadLetters::new(log, &names);
     let chosen: Vec<Result<Found, String>> = if which.all {
         let of_kind = |found: &Found| which.kind.as_ref().is_none_or(|kind| *kind == found.letter.kind);

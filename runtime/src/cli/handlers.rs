@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde::Serialize;
 
-use super::print;
+use super::{print, settle};
 use crate::admin::status::{HandlerStatus, HostStatus, PartitionStatus};
 use crate::config::Options;
+use crate::deployment::registry::{Desired, Registered, Registry};
 use crate::log::{self, Log};
-use crate::model::subjects::{host_keys, hosts_stream};
+use crate::model::subjects::hosts_stream;
 
 /// Digits of a digest in the table.
 const DIGEST_SHOWN: usize = 12;
@@ -19,6 +20,7 @@ const EXAMPLES: &str = "\
 Examples:
   weir handlers --ledger SHOP
   weir handlers --ledger SHOP --json | jq '.[] | select(.lag > 0)'
+  weir handlers --history delays             its deployments, the oldest first
 
 LAG counts events not yet committed; ERRORS and DEAD-LETTERS count since the hosts started.
 Below the table stands what else is wrong: partitions that do not run, sources that are stopped or
@@ -27,13 +29,16 @@ lost messages unread, and messages of Weir's own that cannot be read.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
+    /// Shows the deployments of one handler, with time and who
+    #[arg(long, value_name = "NAME")]
+    history: Option<String>,
     /// Prints JSON
     #[arg(long)]
     json: bool,
 }
 
 /// One handler, over all hosts.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize)]
 struct Handler {
     name: String,
     version: String,
@@ -54,6 +59,8 @@ struct Handler {
     lost: BTreeMap<String, u64>,
     /// Fired timers and redriven dead letters that cannot be read.
     undecodable: u64,
+    /// Hosts that do not run what is deployed, with the reason; what they ran before goes on.
+    refused: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -65,26 +72,14 @@ struct Partition {
 
 pub async fn handlers(options: &Options, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (log, ledger) = super::connect(options).await?;
-    let hosts = match log.last_many(&hosts_stream(&ledger), &[host_keys(&ledger)]).await {
-        Ok(snapshot) => snapshot.messages,
-        Err(log::Error::NoStream(_)) => {
-            bail!(
-                "no host has ever run on ledger {ledger}; check the name (--ledger), or start one with `weir run`"
-            )
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let mut statuses: Vec<HostStatus> = Vec::new();
-    for message in hosts.iter().filter(|message| !message.data.is_empty()) {
-        match serde_json::from_slice(&message.data) {
-            Ok(status) => statuses.push(status),
-            // Of a newer version, perhaps; the others are still worth showing.
-            Err(error) => eprintln!(
-                "weir: what {} says of itself cannot be read: {error}",
-                message.subject
-            ),
-        }
+    if let Some(name) = &arguments.history {
+        return history(&log, &ledger, name, arguments.json).await;
     }
+    if let Err(log::Error::NoStream(_)) = log.stream(&hosts_stream(&ledger)).await {
+        bail!("no host has ever run on ledger {ledger}; check the name (--ledger), or start one with `weir run`");
+    }
+    let statuses = settle::statuses(&log, &ledger).await?;
+    let deployed = Registry::of(&log, &ledger).all().await?;
     if statuses.is_empty() {
         eprintln!("weir: no host runs on ledger {ledger} at this moment");
     }
@@ -93,7 +88,7 @@ pub async fn handlers(options: &Options, arguments: &Arguments) -> anyhow::Resul
             eprintln!("weir: host {} is not ready: {reason}", status.host);
         }
     }
-    let handlers = merge(&statuses);
+    let handlers = merge(&statuses, &deployed);
     if arguments.json {
         print::json(&handlers)?;
         return Ok(ExitCode::SUCCESS);
@@ -120,6 +115,38 @@ pub async fn handlers(options: &Options, arguments: &Arguments) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
+/// The deployments of one handler that the registry remembers.
+async fn history(log: &dyn Log, ledger: &str, name: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let history = Registry::of(log, ledger).history(name).await?;
+    if history.is_empty() {
+        bail!("handler {name} was never deployed on ledger {ledger}");
+    }
+    if json {
+        print::json(&history)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<[String; 6]> = history
+        .iter()
+        .map(|Registered { revision, deployment }| {
+            let state = match deployment.desired {
+                Desired::Running => "deployed",
+                Desired::Paused => "paused",
+                Desired::Removed => "removed",
+            };
+            [
+                revision.to_string(),
+                print::time(deployment.time_ms.saturating_mul(1_000_000)),
+                deployment.version.clone(),
+                deployment.digest.chars().take(DIGEST_SHOWN).collect(),
+                state.into(),
+                deployment.by.clone(),
+            ]
+        })
+        .collect();
+    print::table(["REVISION", "TIME", "VERSION", "DIGEST", "STATE", "BY"], &rows)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn row(handler: &Handler) -> [String; 10] {
     [
         handler.name.clone(),
@@ -137,6 +164,10 @@ fn row(handler: &Handler) -> [String; 10] {
 
 /// Why a handler does not run as it should, below the table.
 fn explain(handler: &Handler) -> std::io::Result<()> {
+    for (host, reason) in &handler.refused {
+        let name = &handler.name;
+        print::line(&format!("{name}: host {host} refused the deployment, and goes on as before: {reason}"))?;
+    }
     for source in &handler.stopped_sources {
         print::line(&format!("{}: source stopped: {source}", handler.name))?;
     }
@@ -175,8 +206,8 @@ fn goodness(state: &str) -> u8 {
     }
 }
 
-/// Puts together what all hosts say.
-fn merge(hosts: &[HostStatus]) -> Vec<Handler> {
+/// Puts together what is deployed and what all hosts say.
+fn merge(hosts: &[HostStatus], deployed: &[Registered]) -> Vec<Handler> {
     let mut by_name: BTreeMap<&str, Vec<(&str, &HandlerStatus)>> = BTreeMap::new();
     for host in hosts {
         for handler in &host.handlers {
@@ -186,7 +217,23 @@ fn merge(hosts: &[HostStatus]) -> Vec<Handler> {
                 .push((&host.host, handler));
         }
     }
-    by_name.into_values().map(|on| merge_one(&on)).collect()
+    let mut handlers: Vec<Handler> = by_name.into_values().map(|on| merge_one(&on)).collect();
+    for Registered { deployment, .. } in deployed {
+        let paused = deployment.desired == Desired::Paused;
+        match handlers.iter_mut().find(|handler| handler.name == deployment.name) {
+            Some(handler) if paused => handler.state = "paused".into(),
+            Some(_) => {}
+            None => handlers.push(Handler {
+                name: deployment.name.clone(),
+                version: deployment.version.clone(),
+                digest: deployment.digest.clone(),
+                state: if paused { "paused" } else { "nowhere" }.into(),
+                ..Handler::default()
+            }),
+        }
+    }
+    handlers.sort_by(|a, b| a.name.cmp(&b.name));
+    handlers
 }
 
 fn merge_one(on: &[(&str, &HandlerStatus)]) -> Handler {
@@ -244,7 +291,12 @@ fn merge_one(on: &[(&str, &HandlerStatus)]) -> Handler {
     let worst = partitions
         .values()
         .min_by_key(|partition| goodness(&partition.status.state));
+    let refused: BTreeMap<String, String> = on
+        .iter()
+        .filter_map(|(host, handler)| Some(((*host).to_owned(), handler.refused.clone()?)))
+        .collect();
     let state = match worst {
+        None if !refused.is_empty() => "refused".to_owned(),
         _ if !stopped_sources.is_empty() => "source-stopped".to_owned(),
         Some(worst) => worst.status.state.clone(),
         None => "starting".to_owned(),
@@ -262,6 +314,7 @@ fn merge_one(on: &[(&str, &HandlerStatus)]) -> Handler {
         stopped_sources,
         lost,
         undecodable,
+        refused,
         partitions: partitions.into_values().collect(),
     }
 }
@@ -289,6 +342,8 @@ mod tests {
                         reason: None,
                         waiting: *waiting,
                         record: 1,
+                        revision: 1,
+                        digest: String::new(),
                     })
                     .collect(),
                 unread,
@@ -298,6 +353,7 @@ mod tests {
                 stopped_sources: Vec::new(),
                 lost: [("S".to_owned(), unread)].into(),
                 undecodable: unread,
+                ..HandlerStatus::default()
             }],
             not_ready: Vec::new(),
         }
@@ -318,7 +374,7 @@ mod tests {
             &[(0, "standby", 0), (1, "running", 4), (2, "standby", 50)],
         );
         for hosts in [[one.clone(), two.clone()], [two, one]] {
-            let merged = merge(&hosts);
+            let merged = merge(&hosts, &[]);
             assert_eq!(merged.len(), 1);
             let handler = &merged[0];
             let owners: Vec<&str> = handler.partitions.iter().map(|p| p.host.as_str()).collect();
@@ -343,21 +399,21 @@ mod tests {
             (["running", "stopped"], "stopped"),
             (["running", "standby"], "standby"),
         ] {
-            let merged = merge(&[host("one", "1", 0, &[(0, states[0], 0), (1, states[1], 0)])]);
+            let merged = merge(&[host("one", "1", 0, &[(0, states[0], 0), (1, states[1], 0)])], &[]);
             assert_eq!(merged[0].state, expected, "{states:?}");
         }
         let mut stopped = host("one", "1", 0, &[(0, "running", 0)]);
         stopped.handlers[0]
             .stopped_sources
             .push("S is another stream".into());
-        let merged = merge(&[stopped]);
+        let merged = merge(&[stopped], &[]);
         assert_eq!(merged[0].state, "source-stopped");
-        assert_eq!(merge(&[]), []);
+        assert_eq!(merge(&[], &[]), []);
     }
 
     #[test]
     fn the_json_has_the_names_of_the_contract() {
-        let merged = merge(&[host("one", "1", 0, &[(0, "running", 0)])]);
+        let merged = merge(&[host("one", "1", 0, &[(0, "running", 0)])], &[]);
         let json = serde_json::to_value(&merged).expect("plain data");
         let object = json[0].as_object().expect("an object");
         for name in [
@@ -374,6 +430,7 @@ mod tests {
             "stopped_sources",
             "lost",
             "undecodable",
+            "refused",
         ] {
             assert!(object.contains_key(name), "{name}");
         }

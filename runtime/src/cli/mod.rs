@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{self, Options};
+use crate::deployment::registry::Registry;
+use crate::log::Log;
 use crate::log::jetstream::JetStream;
 use crate::model::subjects::{FIRST_GENERATION, HandlerNames};
 use crate::trial::events;
@@ -16,12 +18,15 @@ use crate::{connect, telemetry};
 
 mod check;
 mod dead_letters;
+mod deploy;
 mod handlers;
 mod inspect;
 mod nats_server;
 mod new;
+mod operate;
 mod print;
 mod run;
+mod settle;
 mod state;
 mod test;
 mod up;
@@ -35,6 +40,7 @@ Examples:
   weir test counter                          runs its handler on sample events, without NATS
   weir up plugins/                           a development system, with its own nats-server
   weir run --ledger SHOP --plugins plugins   a host, configured by flags, WEIR_… variables or weir.toml
+  weir deploy plugins/delays --ledger SHOP   a handler, to every host that runs
   weir handlers --ledger SHOP                what runs where, and how far behind it is
   weir state get rotations N14228            the state of one key
   weir dead-letters list delays              events that a handler would not take
@@ -71,6 +77,16 @@ enum Command {
     Up(up::Arguments),
     /// Runs a host as a service
     Run(run::Arguments),
+    /// Deploys handlers to every host
+    Deploy(deploy::Arguments),
+    /// Goes back to an earlier deployment of a handler
+    Rollback(operate::Rollback),
+    /// Stops a handler for a while: positions and state stay
+    Pause(operate::Which),
+    /// Lets a paused handler go on
+    Resume(operate::Which),
+    /// Removes a handler for good
+    Remove(operate::Remove),
     /// Shows the handlers that hosts run, and how far behind they are
     Handlers(handlers::Arguments),
     /// Shows what handlers keep
@@ -122,6 +138,11 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Test(arguments) => test::test(arguments).await,
         Command::Up(arguments) => up::up(options, arguments).await,
         Command::Run(arguments) => run::run(&options, &arguments).await,
+        Command::Deploy(arguments) => deploy::deploy(&options, arguments).await,
+        Command::Rollback(arguments) => operate::rollback(&options, &arguments).await,
+        Command::Pause(which) => operate::pause(&options, &which).await,
+        Command::Resume(which) => operate::resume(&options, &which).await,
+        Command::Remove(arguments) => operate::remove(&options, &arguments).await,
         Command::Handlers(arguments) => handlers::handlers(&options, &arguments).await,
         Command::State(command) => state::state(&options, command).await,
         Command::DeadLetters(command) => dead_letters::dead_letters(&options, command).await,
@@ -136,9 +157,11 @@ async fn connect(options: &Options) -> anyhow::Result<(JetStream, String)> {
     Ok((connect::for_command(&nats).await?, ledger))
 }
 
-/// The names of a handler's subjects and cells.
-fn names(ledger: &str, handler: &str) -> HandlerNames {
-    HandlerNames::new(ledger, handler, FIRST_GENERATION)
+/// The names of the subjects and cells of a handler as it was deployed last.
+async fn names(log: &dyn Log, ledger: &str, handler: &str) -> anyhow::Result<HandlerNames> {
+    let latest = Registry::of(log, ledger).latest(handler).await?;
+    let generation = latest.map_or(FIRST_GENERATION, |latest| latest.deployment.generation);
+    Ok(HandlerNames::new(ledger, handler, generation))
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -58,7 +58,8 @@ pub async fn state(options: &Options, command: Command) -> anyhow::Result<ExitCo
     let (log, ledger) = super::connect(options).await?;
     match command {
         Command::Get { name, key, cell, how } => {
-            let mut cells = query::get(&log, &super::names(&ledger, &name), &key, how.checkpoint).await?;
+            let names = super::names(&log, &ledger, &name).await?;
+            let mut cells = query::get(&log, &names, &key, how.checkpoint).await?;
             if let Some(cell) = &cell {
                 cells.retain(|name, _| name == cell);
             }
@@ -86,7 +87,8 @@ pub async fn state(options: &Options, command: Command) -> anyhow::Result<ExitCo
             }
         }
         Command::Keys { name, prefix, how } => {
-            let keys = query::keys(&log, &super::names(&ledger, &name), &prefix, how.checkpoint).await?;
+            let names = super::names(&log, &ledger, &name).await?;
+            let keys = query::keys(&log, &names, &prefix, how.checkpoint).await?;
             if how.json {
                 print::json(&keys)?;
             } else {

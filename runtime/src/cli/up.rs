@@ -60,6 +60,7 @@ pub async fn up(mut options: Options, arguments: Arguments) -> anyhow::Result<Ex
         ..HostOptions::default()
     };
     let mut config = options.host(&arguments.ledger, &host)?;
+    config.host.folder_wins = true;
     if arguments.ledger.subjects.is_none() {
         let emitted = manifests.iter().flat_map(|manifest| &manifest.emit);
         widen(&mut config.ledger.subjects, emitted);

@@ -52,6 +52,8 @@ pub(super) struct HostTable {
     pub http: Option<String>,
     pub threads: Option<usize>,
     pub cache_mib: Option<usize>,
+    #[serde(default)]
+    pub trusted_keys: Vec<String>,
 }
 
 impl File {

@@ -12,6 +12,9 @@ fn folder(text: &str) -> (tempfile::TempDir, Options) {
     (folder, options)
 }
 
+/// A public NKey, as `[host] trusted_keys` in [`WHOLE`] has it.
+const TRUSTED: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
+
 const WHOLE: &str = r#"
 [nats]
 url = "nats://file:4222"
@@ -30,6 +33,7 @@ data = "data"
 http = "127.0.0.1:0"
 threads = 2
 cache_mib = 3
+trusted_keys = ["UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"]
 "#;
 
 /// The page shows a file that is read, with every key that there is.
@@ -94,6 +98,8 @@ fn a_whole_file_with_paths_beside_it() {
                 http: "127.0.0.1:0".parse().expect("an address"),
                 threads: 2,
                 cache_bytes: 3 * 1024 * 1024,
+                trusted: vec![TRUSTED.into()],
+                folder_wins: false,
             },
         }
     );
@@ -116,6 +122,13 @@ fn the_command_line_goes_first() {
         http: Some("[::1]:9".into()),
         threads: Some(1),
         cache_mib: Some(2),
+        trusted_keys: Some(vec!["UA".into()]),
+    };
+    let error = options.host(&ledger, &host).expect_err("no key").to_string();
+    assert!(error.contains("host.trusted_keys: `UA`"), "{error}");
+    let host = HostOptions {
+        trusted_keys: Some(vec![]),
+        ..host
     };
     let config = options.host(&ledger, &host).expect("a configuration");
     assert_eq!(config.ledger.name, "FLAG");
@@ -133,6 +146,7 @@ fn the_command_line_goes_first() {
     assert_eq!(config.host.http.to_string(), "[::1]:9");
     assert_eq!(config.host.threads, 1);
     assert_eq!(config.host.cache_bytes, 2 * 1024 * 1024);
+    assert_eq!(config.host.trusted, [""; 0]);
 }
 
 /// Credentials of a context must not go to the server of a variable.

@@ -1,8 +1,9 @@
 //! What all lanes of one handler share.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -17,27 +18,44 @@ use crate::metrics::HandlerMetrics;
 use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::HandlerNames;
 
-/// One deployed handler on one host.
-pub struct HandlerContext {
+/// One deployment of a handler, ready to run.
+#[derive(Clone)]
+pub struct Version {
     pub manifest: Manifest,
     /// SHA-256 of the component, hexadecimal.
     pub digest: String,
     pub program: Arc<Program>,
+    /// Its revision in the registry; 0 for `weir test`.
+    pub revision: u64,
+}
+
+/// One handler on one host, in one version. Everything but the version is shared
+/// with the contexts of its versions before and after.
+#[derive(Clone)]
+pub struct HandlerContext {
+    pub version: Version,
     pub names: HandlerNames,
     pub host: String,
     pub log: SharedLog,
     pub committer: Committer,
     pub executor: Executor,
-    pub starts: Starts,
+    pub starts: Arc<Starts>,
     pub metrics: HandlerMetrics,
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     pub budget: Budget,
     /// When the ledger was created, Unix nanoseconds.
     pub ledger_created: u64,
     /// Time to live of emitted events, if the operator wants one.
     pub event_ttl_s: Option<u64>,
     /// One per partition.
-    pub lanes: Vec<LaneStatus>,
+    pub lanes: Arc<[LaneStatus]>,
+}
+
+impl Deref for HandlerContext {
+    type Target = Version;
+    fn deref(&self) -> &Version {
+        &self.version
+    }
 }
 
 /// Names of all sources of a handler as positions have them, in the order of
@@ -71,7 +89,7 @@ impl HandlerContext {
             timer_generation: 0,
             partitions: self.manifest.partitions,
             digest: self.digest.clone(),
-            manifest_revision: 0,
+            manifest_revision: self.revision,
             host: self.host.clone(),
             keys: Vec::new(),
             key_rule: self.manifest.key.describe(),
@@ -100,13 +118,13 @@ impl HandlerContext {
     }
 }
 
-/// Memory of one lane: the host's budgets, shared out evenly.
-#[derive(Debug, Clone, Copy)]
+/// Memory of lanes: the host's budgets, shared out evenly among those that have an
+/// owner here. Clones are the same budget.
+#[derive(Debug, Clone)]
 pub struct Budget {
-    /// Bytes of events that wait in the lane.
-    pub waiting: usize,
-    /// Bytes of cells kept in memory.
-    pub cells: usize,
+    waiting: usize,
+    cells: usize,
+    lanes: Arc<AtomicUsize>,
 }
 
 impl Budget {
@@ -114,13 +132,43 @@ impl Budget {
     const WAITING_MIN: usize = 1024 * 1024;
     const CELLS_MIN: usize = 256 * 1024;
 
-    /// Shares the host's budgets, in bytes, among `lanes` lanes.
-    pub fn share(waiting: usize, cells: usize, lanes: usize) -> Budget {
-        let lanes = lanes.max(1);
+    /// The host's budgets, in bytes; no lane has a share yet.
+    pub fn new(waiting: usize, cells: usize) -> Budget {
         Budget {
-            waiting: (waiting / lanes).max(Self::WAITING_MIN),
-            cells: (cells / lanes).max(Self::CELLS_MIN),
+            waiting,
+            cells,
+            lanes: Arc::default(),
         }
+    }
+
+    /// A share for one lane, until it is dropped.
+    pub fn share(&self) -> Share {
+        self.lanes.fetch_add(1, Ordering::Relaxed);
+        Share(self.lanes.clone())
+    }
+
+    /// Bytes of events that wait in one lane.
+    pub fn waiting(&self) -> usize {
+        (self.waiting / self.lanes()).max(Self::WAITING_MIN)
+    }
+
+    /// Bytes of cells that one lane keeps in memory.
+    pub fn cells(&self) -> usize {
+        (self.cells / self.lanes()).max(Self::CELLS_MIN)
+    }
+
+    fn lanes(&self) -> usize {
+        self.lanes.load(Ordering::Relaxed).max(1)
+    }
+}
+
+/// One lane's share of a [`Budget`].
+#[derive(Debug)]
+pub struct Share(Arc<AtomicUsize>);
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -136,6 +184,8 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct LaneStatus {
     state: watch::Sender<(State, Option<String>)>,
+    /// Revision and digest of the version that executes.
+    version: Mutex<(u64, String)>,
     pub waiting: AtomicU64,
     pub record: AtomicU64,
 }
@@ -168,6 +218,7 @@ impl Default for LaneStatus {
     fn default() -> Self {
         LaneStatus {
             state: watch::Sender::new((State::Starting, None)),
+            version: Mutex::default(),
             waiting: AtomicU64::new(0),
             record: AtomicU64::new(0),
         }
@@ -181,6 +232,20 @@ impl LaneStatus {
 
     pub fn get(&self) -> (State, Option<String>) {
         self.state.borrow().clone()
+    }
+
+    /// The lane executes this version from here on.
+    pub fn set_version(&self, version: &Version) {
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) =
+            (version.revision, version.digest.clone());
+    }
+
+    /// Revision and digest of the version that executes.
+    pub fn version(&self) -> (u64, String) {
+        self.version
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Waits until the lane is past its start, whatever came of it.

@@ -42,7 +42,10 @@ const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 
 /// The task of one partition.
 pub struct Lane {
+    /// In the version that executes.
     pub context: Arc<HandlerContext>,
+    /// In the version that is to execute; changes between two groups.
+    pub versions: watch::Receiver<Arc<HandlerContext>>,
     pub partition: u32,
     pub chunks: mpsc::Receiver<Chunk>,
     /// By index of the source.
@@ -55,14 +58,16 @@ pub struct Lane {
 
 impl Lane {
     pub fn new(
-        context: Arc<HandlerContext>,
+        mut versions: watch::Receiver<Arc<HandlerContext>>,
         partition: u32,
         chunks: mpsc::Receiver<Chunk>,
         feeds: Vec<FeedHandle>,
         drain: watch::Receiver<bool>,
     ) -> Lane {
+        let context = versions.borrow_and_update().clone();
         Lane {
             context,
+            versions,
             partition,
             chunks,
             feeds,
@@ -76,7 +81,10 @@ impl Lane {
         let mut claim = Claim::Any;
         let mut group_events_max = GROUP_EVENTS_MAX;
         let mut untakeable = None;
+        let budget = self.context.budget.clone();
+        let _share = budget.share();
         while !*self.drain.borrow() {
+            self.take_version();
             let context = self.context.clone();
             let Some(taken) = self
                 .dropping_chunks(tenure::take_over(&context, self.partition, claim))
@@ -164,10 +172,20 @@ impl Lane {
                         "partition stopped for good"
                     );
                     self.show(State::Stopped, Some(reason));
-                    while self.dropping_chunks(std::future::pending::<()>()).await.is_some() {}
+                    // Other code may do better.
+                    let mut versions = self.versions.clone();
+                    if self.dropping_chunks(versions.changed()).await.is_none() {
+                        break;
+                    }
                 }
             }
         }
+    }
+
+    /// From here on, the latest version executes.
+    pub fn take_version(&mut self) {
+        self.context = self.versions.borrow_and_update().clone();
+        self.context.lane(self.partition).set_version(&self.context);
     }
 
     pub fn show(&self, state: State, reason: Option<String>) {

@@ -123,6 +123,15 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
     {
         return Err(Failure::Fenced(record.host.clone()));
     }
+    if let Some((_, record)) = &last
+        && record.manifest_revision > context.revision
+    {
+        // Rule 12: old code must not take over what newer code has written.
+        return Err(Failure::Unavailable(format!(
+            "the partition has run deployment {} already, and this host knows {}; waiting for it",
+            record.manifest_revision, context.revision
+        )));
+    }
     let decoded = belong_together(context, partition, last.as_ref(), meta.as_ref()).await?;
     let before = last.as_ref().map(|(_, record)| record);
     match before {

@@ -16,6 +16,8 @@
 //! 5. *deadline*: a retry's backoff is over; a checkpoint, an idle move or a sign of
 //!    life is due.
 //! 6. *drain*: execute nothing more, commit what is executed.
+//! 7. *version*: another version of the handler is to execute: commit what is executed,
+//!    then go on with its code. Nothing of the old one is executed after that.
 //!
 //! Group n+1 is executed, on state that n changed, while n commits. If n is not
 //! committed, the term ends and n+1 is gone with it.
@@ -130,6 +132,8 @@ pub struct Term<'a> {
     /// What the feeds sent was dropped for want of room; they are asked again later.
     shed: bool,
     retry_at: Option<Instant>,
+    /// Another version is to execute, as soon as what this one has done is submitted.
+    switching: bool,
     /// Since when there has been work and nothing to commit.
     held_up_since: Option<Instant>,
     /// Number of the last committed group, and of the last checkpointed one;
@@ -184,6 +188,7 @@ enum Happened {
     Ran(RunResult),
     Settled(Result<Settlement, oneshot::error::RecvError>),
     Checkpointed(Result<u64, checkpoint::Error>),
+    Version,
     Deadline,
     Drain,
 }
@@ -220,6 +225,7 @@ impl<'a> Term<'a> {
             load_first: false,
             shed: false,
             retry_at: None,
+            switching: false,
             held_up_since: None,
             committed: 1,
             checkpointed: 0,
@@ -261,6 +267,10 @@ impl<'a> Term<'a> {
                 Happened::Ran(result) => result.map(|(workspace, ended)| self.ran(workspace, ended)),
                 Happened::Settled(settlement) => self.settled(settlement),
                 Happened::Checkpointed(result) => self.flushed(result),
+                Happened::Version => {
+                    self.switching = true;
+                    Ok(())
+                }
                 Happened::Deadline | Happened::Drain => Ok(()),
             };
             if let Err(end) = step {
@@ -270,7 +280,7 @@ impl<'a> Term<'a> {
     }
 
     async fn next(&mut self, draining: bool) -> Happened {
-        let room = self.waiting_bytes() < self.context.budget.waiting;
+        let room = self.waiting_bytes() < self.context.budget.waiting();
         let deadline = tokio::time::Instant::from_std(self.deadline());
         tokio::select! {
             biased;
@@ -282,6 +292,7 @@ impl<'a> Term<'a> {
             flushed = async { (&mut self.flushing.as_mut().expect("guarded").result).await }, if self.flushing.is_some() => Happened::Checkpointed(flushed),
             chunk = self.lane.chunks.recv(), if room || self.shed => Happened::Chunk(chunk),
             _ = self.lane.drain.wait_for(|drain| *drain), if !draining => Happened::Drain,
+            Ok(()) = self.lane.versions.changed() => Happened::Version,
             () = tokio::time::sleep_until(deadline) => Happened::Deadline,
         }
     }
@@ -315,11 +326,12 @@ impl<'a> Term<'a> {
         if self.flight.is_none() && self.workspace.as_ref().is_some_and(|w| !w.group.is_empty()) {
             self.submit(Kind::Commit).await;
         }
+        self.switch_if_due();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.lane.show(State::Running, None);
         }
-        if !draining && self.retry_at.is_none() {
+        if !draining && !self.switching && self.retry_at.is_none() {
             self.start_run();
         }
         self.ask_again_if_shed();
@@ -377,7 +389,7 @@ impl<'a> Term<'a> {
                 .running
                 .as_ref()
                 .is_some_and(|r| r.since.elapsed() > LONG_RUN);
-        if slow && !self.shed && self.waiting_bytes() >= self.context.budget.waiting {
+        if slow && !self.shed && self.waiting_bytes() >= self.context.budget.waiting() {
             self.shed = true;
             self.pending.clear();
             self.pending_bytes = 0;
@@ -386,17 +398,40 @@ impl<'a> Term<'a> {
     }
 
     fn ask_again_if_shed(&mut self) {
-        if self.shed && self.retry_at.is_none() && self.waiting_bytes() <= self.context.budget.waiting / 2 {
+        if self.shed && self.retry_at.is_none() && self.waiting_bytes() <= self.context.budget.waiting() / 2 {
             self.shed = false;
             let positions = self.accepted.clone();
             self.lane.ask(&positions);
         }
     }
 
+    // ---- version ------------------------------------------------------------
+
+    /// Goes over to the version that is to execute, once the group that the one before
+    /// it has filled is on its way. Records say which version wrote them; if that group
+    /// is not committed, the next term executes its events again, with the new one.
+    fn switch_if_due(&mut self) {
+        let Some(workspace) = self.workspace.as_mut() else {
+            return;
+        };
+        if !self.switching || !workspace.group.is_empty() {
+            return;
+        }
+        self.switching = false;
+        self.lane.take_version();
+        self.context = self.lane.context.clone();
+        workspace.instance = None;
+        // What the old code could not do the new one may try at once.
+        if self.retry_at.take().is_some() {
+            self.lane.show(State::Running, None);
+            workspace.events.front_mut().into_iter().for_each(|first| first.attempts = 0);
+        }
+    }
+
     // ---- execute ------------------------------------------------------------
 
     fn start_run(&mut self) {
-        let too_much_pinned = |cells: usize| cells > 2 * self.context.budget.cells;
+        let too_much_pinned = |cells: usize| cells > 2 * self.context.budget.cells();
         let Some(workspace) = self.workspace.as_ref() else {
             return;
         };
@@ -475,7 +510,7 @@ impl<'a> Term<'a> {
     fn ran(&mut self, mut workspace: Box<Workspace>, ended: Ended) {
         workspace
             .cells
-            .shrink(self.context.budget.cells, self.checkpointed);
+            .shrink(self.context.budget.cells(), self.checkpointed);
         self.context
             .metrics
             .cache(self.partition, workspace.cells.bytes());
@@ -689,11 +724,11 @@ impl<'a> Term<'a> {
         let changes_due = self
             .dirty_since
             .is_some_and(|since| now >= since + CHECKPOINT_AFTER)
-            || self.tenure.dirty.bytes() >= CHECKPOINT_BYTES.min(self.context.budget.cells / 2)
+            || self.tenure.dirty.bytes() >= CHECKPOINT_BYTES.min(self.context.budget.cells() / 2)
             || self
                 .workspace
                 .as_ref()
-                .is_some_and(|w| w.cells.bytes() > self.context.budget.cells);
+                .is_some_and(|w| w.cells.bytes() > self.context.budget.cells());
         // Records without any change are replayed, too, and purged only once they
         // are below a watermark.
         let due = (changes_due && !self.tenure.dirty.is_empty())
@@ -750,7 +785,7 @@ impl<'a> Term<'a> {
                 if let Some(workspace) = self.workspace.as_mut() {
                     workspace
                         .cells
-                        .shrink(self.context.budget.cells, self.checkpointed);
+                        .shrink(self.context.budget.cells(), self.checkpointed);
                 }
                 Ok(())
             }
@@ -830,7 +865,7 @@ async fn fill(
             }
             workspace.cells.insert(key, state, written);
         }
-        if workspace.cells.bytes() > context.budget.cells {
+        if workspace.cells.bytes() > context.budget.cells() {
             break;
         }
     }

@@ -17,7 +17,8 @@ use crate::commit::group::Group;
 use crate::commit::record::{KeyDelta, Kind, Record};
 use crate::config;
 use crate::deployment::plugins::Deployed;
-use crate::dispatch::context::{Budget, Counters, HandlerContext, LaneStatus, source_names};
+use crate::deployment::compile::compile;
+use crate::dispatch::context::{Budget, HandlerContext, LaneStatus, Version, source_names};
 use crate::dispatch::execute::{Ended, GROUP_EVENTS_MAX, Workspace, is_stale};
 use crate::dispatch::executor::Executor;
 use crate::dispatch::start::Starts;
@@ -141,26 +142,29 @@ impl Stage {
 
         let engine = Engine::new(manifest.partitions.saturating_add(1), Some(setup.code_cache))
             .context("starting the WebAssembly engine")?;
-        let program = runtime::compile(&engine, &deployed, &ledger, &log).await?;
+        let program = compile(&engine, &manifest, deployed.wasm, &ledger, &log).await?;
         let names = HandlerNames::new(&ledger.name, &manifest.name, FIRST_GENERATION);
         let sources: Vec<&str> = source_names(&manifest).collect();
         let shared: Arc<MemoryLog> = Arc::new(log.clone());
         let context = HandlerContext {
-            digest: deployed.digest,
-            program,
             names: names.clone(),
             host: setup.host,
             log: shared.clone(),
             committer: Committer::start(shared.clone(), &ledger.name, Attempts::new("test")),
             executor: Executor::start(1).context("starting the execution thread")?,
-            starts: Starts::new(shared, names.clone()),
+            starts: Arc::new(Starts::new(shared, names.clone())),
             metrics: HandlerMetrics::new(&manifest.name, manifest.partitions, &sources),
-            counters: Counters::default(),
-            budget: Budget::share(runtime::WAITING_BYTES, CELLS_BYTES, 1),
+            counters: Arc::default(),
+            budget: Budget::new(runtime::WAITING_BYTES, CELLS_BYTES),
             ledger_created: ledger.created,
             event_ttl_s: None,
             lanes: (0..manifest.partitions).map(|_| LaneStatus::default()).collect(),
-            manifest,
+            version: Version {
+                manifest,
+                digest: deployed.digest,
+                program,
+                revision: 0,
+            },
         };
         let manifest = &context.manifest;
         let decoder = |source: usize, stream: &str, key| Decoder {

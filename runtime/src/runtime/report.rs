@@ -1,0 +1,201 @@
+//! What a host says of itself, twice a second: to `/readyz` and metrics of this
+//! process, and to the hosts bucket, from which `weir handlers` reads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::handlers::{Entry, Roster, Shown};
+use crate::admin::status::{HandlerStatus, HostStatus, PartitionStatus, StatusHandle};
+use crate::config;
+use crate::deployment::registry::{Desired, now_ms};
+use crate::dispatch::context::State;
+use crate::ledger;
+use crate::log::{Append, SharedLog};
+use crate::model::subjects::{host_key, hosts_stream};
+
+/// How often a host says what it does.
+const STATUS_EVERY: Duration = Duration::from_millis(500);
+
+/// After this long without a word, what a host said is forgotten.
+const STATUS_TTL_S: u64 = 10;
+
+/// Status reports over which a rate is measured.
+const RATE_REPORTS: usize = 6;
+
+/// Tells what a host does, every [`STATUS_EVERY`].
+pub struct Report {
+    pub roster: Arc<Roster>,
+    pub host: String,
+    pub incarnation: String,
+    pub log: SharedLog,
+    /// Of which the hosts bucket is made again: a server that restarts forgets
+    /// a stream in memory.
+    pub ledger: config::Ledger,
+    pub drain: watch::Receiver<bool>,
+}
+
+/// By handler: when, and events committed by then: the last few reports.
+type Counted = BTreeMap<String, Vec<(Instant, u64)>>;
+
+impl Report {
+    /// Reports until the host drains.
+    pub async fn run(mut self, status: StatusHandle) {
+        let mut counted = Counted::new();
+        let mut shown: Vec<String> = Vec::new();
+        let mut every = tokio::time::interval(STATUS_EVERY);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = every.tick() => {}
+                _ = self.drain.wait_for(|drain| *drain) => {
+                    status.set_not_ready("host", "draining");
+                    return;
+                }
+            }
+            let entries = self.roster.all();
+            let handlers: Vec<HandlerStatus> =
+                entries.iter().map(|entry| of_handler(entry, &mut counted)).collect();
+            for gone in shown.iter().filter(|name| !handlers.iter().any(|h| h.name == **name)) {
+                status.clear(&format!("handler {gone}"));
+                counted.remove(gone);
+            }
+            shown = handlers.iter().map(|handler| handler.name.clone()).collect();
+            let host = HostStatus {
+                host: self.host.clone(),
+                incarnation: self.incarnation.clone(),
+                weir_version: env!("CARGO_PKG_VERSION").into(),
+                http: status.http(),
+                time_ms: now_ms(),
+                handlers,
+                not_ready: status.not_ready(),
+            };
+            crate::metrics::connected(self.log.connected());
+            self.readiness(&host, &status);
+            let message = Append {
+                subject: host_key(&self.ledger.name, &self.host),
+                data: serde_json::to_vec(&host).expect("a status is plain data").into(),
+                ttl_s: Some(STATUS_TTL_S),
+                ..Append::default()
+            };
+            status.set(host);
+            if !self.log.connected() {
+                continue;
+            }
+            let stream = hosts_stream(&self.ledger.name);
+            let Err(error) = self.log.append(&stream, vec![message]).await else {
+                continue;
+            };
+            let settings = ledger::hosts_settings(&self.ledger);
+            if let Err(cause) = self.log.create_stream(&stream, &settings).await {
+                warn!(%error, %cause, "what this host does cannot be written down for `weir handlers`");
+            }
+        }
+    }
+
+    fn readiness(&self, host: &HostStatus, status: &StatusHandle) {
+        match self.log.connected() {
+            true => status.clear("nats"),
+            false => status.set_not_ready("nats", "the connection to NATS is lost; reconnecting"),
+        }
+        for handler in &host.handlers {
+            // One that starts for the first time has no reason yet.
+            let stopped = handler.partitions.iter().find(|p| {
+                p.state == State::Stopped.as_str()
+                    || (p.state == State::Starting.as_str() && p.reason.is_some())
+            });
+            let source = handler.stopped_sources.first();
+            let refused = handler.refused.as_ref();
+            let reason = refused.map(|reason| format!("refused: {reason}"));
+            let reason = reason.or(stopped
+                .map(|p| {
+                    format!(
+                        "partition {} is {}: {}",
+                        p.partition,
+                        p.state,
+                        p.reason.as_deref().unwrap_or("?")
+                    )
+                })
+                .or(source.map(|reason| format!("a source is stopped: {reason}"))));
+            let key = format!("handler {}", handler.name);
+            match reason {
+                Some(reason) => status.set_not_ready(&key, reason),
+                None => status.clear(&key),
+            }
+        }
+    }
+}
+
+fn of_handler(entry: &Entry, counted: &mut Counted) -> HandlerStatus {
+    let deployment = &entry.registered.deployment;
+    let mut status = HandlerStatus {
+        name: deployment.name.clone(),
+        version: deployment.version.clone(),
+        digest: deployment.digest.clone(),
+        revision: entry.registered.revision,
+        paused: deployment.desired == Desired::Paused,
+        settled: entry.settled,
+        refused: entry.refused.clone(),
+        ..HandlerStatus::default()
+    };
+    if let Some(shown) = &entry.running {
+        of_running(shown, counted.entry(deployment.name.clone()).or_default(), &mut status);
+    }
+    status
+}
+
+fn of_running(shown: &Shown, counted: &mut Vec<(Instant, u64)>, status: &mut HandlerStatus) {
+    let context = shown.context.borrow().clone();
+    // What runs, which is not what is deployed while that is being prepared or refused.
+    status.version.clone_from(&context.manifest.version);
+    status.digest.clone_from(&context.digest);
+    let events = context.counters.events.load(Ordering::Relaxed);
+    if counted.last().is_some_and(|(_, before)| *before > events) {
+        counted.clear(); // it was started again
+    }
+    counted.push((Instant::now(), events));
+    if counted.len() > RATE_REPORTS {
+        counted.remove(0);
+    }
+    let (since, before) = counted[0];
+    let seconds = since.elapsed().as_secs_f64();
+    if seconds > 0.1 {
+        status.rate = (events - before) as f64 / seconds;
+    }
+    for (partition, lane) in (0..).zip(&*context.lanes) {
+        let (state, reason) = lane.get();
+        let (revision, digest) = lane.version();
+        let waiting = lane.waiting.load(Ordering::Relaxed);
+        context.metrics.lag(partition, waiting);
+        status.partitions.push(PartitionStatus {
+            partition,
+            state: state.as_str().into(),
+            reason,
+            waiting,
+            record: lane.record.load(Ordering::Relaxed),
+            revision,
+            digest,
+        });
+    }
+    let mut stopped = 0;
+    for (source, (progress, name)) in shown.progress.iter().zip(context.source_names()).enumerate() {
+        let progress = progress.get();
+        context.metrics.unread(source, progress.unread);
+        context.metrics.lost(source, progress.lost);
+        status.unread += progress.unread;
+        stopped += usize::from(!progress.stopped.is_empty());
+        status.stopped_sources.extend(progress.stopped);
+        if progress.lost > 0 {
+            status.lost.insert(name.to_owned(), progress.lost);
+        }
+        status.undecodable += progress.undecodable;
+    }
+    context.metrics.sources_stopped(stopped);
+    context.metrics.undecodable(status.undecodable);
+    status.errors = context.counters.errors.load(Ordering::Relaxed);
+    status.dead_letters = context.counters.dead_letters.load(Ordering::Relaxed);
+}
