@@ -123,7 +123,15 @@ impl Manifest {
     /// # Errors
     /// The first thing that is wrong, with its place in the text.
     pub fn parse(file: &Path, text: &str) -> Result<Manifest, toml_file::Error> {
-        parse::manifest(toml_file::Document { file, text })
+        parse::manifest(toml_file::Document { file, text }, true)
+    }
+
+    /// Checks the text of a manifest that was deployed: its component is not a file here.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place in the text.
+    pub fn parse_deployed(file: &Path, text: &str) -> Result<Manifest, toml_file::Error> {
+        parse::manifest(toml_file::Document { file, text }, false)
     }
 }
 

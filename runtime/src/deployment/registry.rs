@@ -98,7 +98,7 @@ impl Deployment {
     /// What is wrong, with its line.
     pub fn manifest(&self) -> Result<Manifest, Error> {
         let file = PathBuf::from(format!("{} as deployed", self.name)).join(manifest::FILE_NAME);
-        Ok(Manifest::parse(&file, &self.manifest)?)
+        Ok(Manifest::parse_deployed(&file, &self.manifest)?)
     }
 
     /// The same deployment, written now by `by`.
@@ -316,7 +316,7 @@ mod tests {
         let text = format!(
             "name = \"h\"\ncomponent = \"h.wasm\"\npartitions = {partitions}\n[[source]]\nstream = \"S\"\nsubjects = [\"{subjects}\"]\n[key]\n{key}\n"
         );
-        Manifest::parse(Path::new("handler.toml"), &text).expect("a manifest")
+        Manifest::parse_deployed(Path::new("handler.toml"), &text).expect("a manifest")
     }
 
     #[test]

@@ -85,11 +85,11 @@ struct RetryTable {
 }
 
 /// Reads and checks the whole manifest.
-pub(super) fn manifest(document: Document<'_>) -> Result<Manifest, Error> {
+pub(super) fn manifest(document: Document<'_>, is_here: bool) -> Result<Manifest, Error> {
     let file: File = document.parse()?;
     Ok(Manifest {
         name: name(document, file.name)?,
-        component: component(document, &file.component)?,
+        component: component(document, is_here, &file.component)?,
         version: file.version,
         partitions: integer(document, "partitions", file.partitions, 1, super::PARTITIONS_MAX)?
             .unwrap_or(super::PARTITIONS_DEFAULT),
@@ -121,10 +121,10 @@ fn name(document: Document<'_>, name: Spanned<String>) -> Result<String, Error> 
     Ok(name.into_inner())
 }
 
-fn component(document: Document<'_>, component: &Spanned<String>) -> Result<std::path::PathBuf, Error> {
+fn component(document: Document<'_>, is_here: bool, component: &Spanned<String>) -> Result<std::path::PathBuf, Error> {
     let folder = document.file.parent().unwrap_or(std::path::Path::new(""));
     let path = folder.join(component.get_ref());
-    if component.get_ref().is_empty() || !path.is_file() {
+    if component.get_ref().is_empty() || (is_here && !path.is_file()) {
         return Err(document.error(
             component.span(),
             "component",
