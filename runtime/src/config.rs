@@ -36,6 +36,9 @@ const HTTP_DEFAULT: &str = "127.0.0.1:9464";
 /// Cells kept in memory where nobody says, in MiB.
 const CACHE_MIB_DEFAULT: usize = 256;
 
+/// Live sandboxes of one host: at 4 GiB each, a quarter of the address space.
+const INSTANCES: u32 = 8_192;
+
 /// What JetStream takes.
 const REPLICAS_MAX: usize = 5;
 
@@ -128,6 +131,9 @@ pub struct Host {
     pub cache_bytes: usize,
     /// Public NKeys of which one must have signed a deployment; all do if empty.
     pub trusted: Vec<String>,
+    /// Live sandboxes at once, one per partition that is owned and some that are
+    /// being replaced. Each is reserved as address space, not as memory.
+    pub instances: u32,
     /// What the plugins folder has at start is deployed even if it was replaced by
     /// another deployment since: while developing, the files are what counts.
     pub folder_wins: bool,
@@ -450,6 +456,7 @@ fn host_settings(options: &HostOptions, file: &file::File) -> Result<Host, Error
         threads,
         cache_bytes,
         trusted: trusted.clone(),
+        instances: INSTANCES,
         folder_wins: false,
     })
 }

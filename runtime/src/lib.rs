@@ -13,6 +13,7 @@ pub mod effects;
 pub mod handler;
 pub mod ledger;
 pub mod log;
+pub mod membership;
 pub mod metrics;
 pub mod model;
 pub mod os;

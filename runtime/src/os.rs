@@ -54,3 +54,29 @@ pub fn terminate(pid: u32) -> bool {
     // SAFETY: kill has no preconditions; a wrong pid is an error it returns.
     unsafe { libc::kill(pid, libc::SIGTERM) == 0 }
 }
+
+/// Whether a process with this number exists.
+pub fn runs(pid: u32) -> bool {
+    let Ok(pid) = libc::pid_t::try_from(pid) else {
+        return false;
+    };
+    // SAFETY: kill has no preconditions; signal 0 only asks.
+    let found = unsafe { libc::kill(pid, 0) } == 0;
+    // Somebody else's process is one, too.
+    found || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+/// This boot of this machine and the space of process numbers that we are in, so that
+/// two processes with the same answer can look each other up. Unique where the
+/// system does not say.
+pub fn machine() -> &'static str {
+    static MACHINE: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    MACHINE.get_or_init(|| {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let space = std::fs::read_link("/proc/self/ns/pid");
+        match (boot, space) {
+            (Ok(boot), Ok(space)) => format!("{} {}", boot.trim(), space.display()),
+            _ => format!("{:032x}", rand::random::<u128>()),
+        }
+    })
+}

@@ -1,8 +1,8 @@
 //! Wires the parts of a host together. The only file that sees all of them.
 //!
 //! ```text
-//! connect ─> ledger ─> folder ─> registry ─> handlers ─┬─> feeds (one per source and handler)
-//!                                                      └─> lanes (one per partition)
+//! connect ─> ledger ─> membership ─> folder ─> registry ─> handlers ─┬─> feeds (one per source and handler)
+//!                                                                    └─> lanes (one per partition)
 //!            executor, committer: one of each for all handlers
 //!            report: what all of this does
 //! ```
@@ -28,7 +28,8 @@ use crate::dispatch::context::{Budget, LaneStatus};
 use crate::dispatch::executor::Executor;
 use crate::handler::{CodeCache, Engine};
 use crate::ledger::Ledger;
-use crate::log::{Append, SharedLog};
+use crate::log::{self, Append, SharedLog};
+use crate::membership::{self, Membership};
 use crate::model::subjects::{host_key, hosts_stream};
 
 use handlers::{Handlers, Parts, Roster};
@@ -44,15 +45,15 @@ pub const WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// How long a host waits for its partitions before it says that it is ready.
 const START_FOR: Duration = Duration::from_secs(10);
 
-/// Live sandboxes of one host, one per partition that it owns and some that are
-/// being replaced. Each is reserved as address space, not as memory.
-const INSTANCES_MAX: u32 = 2_048;
+/// Pause before something that NATS did not answer is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// How often a watched folder is looked at.
 const FOLDER_LOOK: Duration = Duration::from_millis(300);
 
 /// A host at work. Dropped, it has crashed.
 pub struct Host {
+    membership: Membership,
     roster: Arc<Roster>,
     /// Ends once every handler has stopped.
     handlers: JoinSet<()>,
@@ -90,9 +91,18 @@ impl Host {
         status: StatusHandle,
     ) -> anyhow::Result<Host> {
         let attempts = Attempts::new(&format!("{:032x}", rand::random::<u128>()));
+        let membership = loop {
+            let joined =
+                membership::join(log.clone(), &ledger.name, &config.host.name, attempts.incarnation()).await;
+            let Err(membership::Error::Log(log::Error::Unavailable(reason))) = joined else {
+                break joined?;
+            };
+            warn!(reason, "the other hosts cannot be seen; trying again");
+            tokio::time::sleep(RETRY_PAUSE).await;
+        };
         let code_cache = CodeCache::new(&config.host.data);
         let parts = Arc::new(Parts {
-            engine: Engine::new(INSTANCES_MAX, Some(code_cache)).context("starting the WebAssembly engine")?,
+            engine: Engine::new(config.host.instances, Some(code_cache)).context("starting the WebAssembly engine")?,
             executor: Executor::start(config.host.threads).context("starting the execution threads")?,
             committer: Committer::start(log.clone(), &ledger.name, attempts.clone()),
             log: log.clone(),
@@ -100,6 +110,8 @@ impl Host {
             host: config.host.name.clone(),
             event_ttl_s: config.ledger.event_ttl.map(|ttl| ttl.as_secs().max(1)),
             budget: Budget::new(WAITING_BYTES, config.host.cache_bytes),
+            view: membership.view(),
+            holdings: membership.holdings(),
             trusted: config.host.trusted.clone(),
             at_hand: Mutex::default(),
         });
@@ -115,8 +127,15 @@ impl Host {
         let (drain, draining) = watch::channel(false);
         let roster = Arc::new(Roster::default());
         let mut handlers = Handlers::new(parts, roster.clone(), draining.clone());
-        handlers.begin().await.context("reading what is deployed")?;
+        while let Err(error) = handlers.begin().await {
+            let log::Error::Unavailable(reason) = error else {
+                return Err(error).context("reading what is deployed");
+            };
+            warn!(reason, "what is deployed cannot be read; trying again");
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
         let mut host = Host {
+            membership,
             roster: roster.clone(),
             handlers: JoinSet::new(),
             others: JoinSet::new(),
@@ -163,9 +182,11 @@ impl Host {
     /// done `within` that time is dropped, which is as safe as a crash.
     pub async fn drain(mut self, within: Duration) {
         info!("draining");
+        self.membership.leave();
         self.drain.send_replace(true);
         let handlers = async { while self.handlers.join_next().await.is_some() {} };
         let drained = tokio::time::timeout(within, handlers).await;
+        self.membership.end().await;
         let gone = Append {
             subject: host_key(&self.ledger.name, &self.name),
             headers: vec![("KV-Operation".into(), "DEL".into())],
@@ -263,7 +284,13 @@ impl Files {
             true => When::New,
             false => When::Always,
         };
-        match deploy::deploy(log, &ledger.name, found, &self.by, None, when).await {
+        let deployed = loop {
+            let deployed = deploy::deploy(log, &ledger.name, found, &self.by, None, when).await;
+            if !again(name, &deployed).await {
+                break deployed;
+            }
+        };
+        match deployed {
             Ok(Outcome::Superseded(revision)) => {
                 warn!(
                     handler = name,
@@ -290,9 +317,26 @@ impl Files {
     async fn remove(&self, name: &str) {
         info!(handler = name, "its folder has disappeared; removing it");
         let (log, ledger) = (&*self.parts.log, &self.parts.ledger.name);
-        if let Err(error) = deploy::remove(log, ledger, name, &self.by, false).await {
+        let removed = loop {
+            let removed = deploy::remove(log, ledger, name, &self.by, false).await;
+            if !again(name, &removed).await {
+                break removed;
+            }
+        };
+        if let Err(error) = removed {
             error!(handler = name, %error, "could not be removed; try `weir remove {name}`");
         }
         self.status.clear(&format!("plugins, handler {name}"));
     }
+}
+
+/// Whether to try again, after a pause: NATS did not answer.
+async fn again<T>(handler: &str, result: &Result<T, deploy::Error>) -> bool {
+    let Err(error) = result else { return false };
+    if !error.is_transient() {
+        return false;
+    }
+    warn!(handler, %error, "what happened in the folder cannot be written down; trying again");
+    tokio::time::sleep(RETRY_PAUSE).await;
+    true
 }

@@ -330,6 +330,8 @@ impl HostOptions {
                 threads: 2,
                 cache_bytes: self.cache_bytes,
                 trusted: Vec::new(),
+                // Many hosts share the address space of one test.
+                instances: 200,
                 folder_wins: false,
             },
         };

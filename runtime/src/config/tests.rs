@@ -99,6 +99,7 @@ fn a_whole_file_with_paths_beside_it() {
                 threads: 2,
                 cache_bytes: 3 * 1024 * 1024,
                 trusted: vec![TRUSTED.into()],
+                instances: INSTANCES,
                 folder_wins: false,
             },
         }

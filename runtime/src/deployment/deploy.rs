@@ -35,6 +35,25 @@ pub enum Error {
     Ending { partition: u32, reason: String },
 }
 
+impl Error {
+    /// Whether the same call may succeed later, without anybody's doing.
+    pub fn is_transient(&self) -> bool {
+        let append = |error: &AppendError| matches!(error, AppendError::Unknown(_) | AppendError::Busy { .. });
+        let log = |error: &log::Error| matches!(error, log::Error::Unavailable(_));
+        match self {
+            Error::Registry(RegistryError::Overtaken(_)) => true,
+            Error::Registry(RegistryError::Append(error)) | Error::Artifact(artifacts::Error::Append(error)) => {
+                append(error)
+            }
+            Error::Registry(RegistryError::Log(error))
+            | Error::Artifact(artifacts::Error::Log(error))
+            | Error::Log(error) => log(error),
+            Error::Ending { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// What came of deploying.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

@@ -334,6 +334,9 @@ impl Workspace {
         fault: Fault,
     ) -> Step {
         self.instance = None;
+        if let Fault::NoSandbox(reason) = fault {
+            return Step::Retry(reason);
+        }
         queued.attempts += 1;
         context.counters.errors.fetch_add(1, Ordering::Relaxed);
         let (kind, reason) = (fault.kind(), fault.reason());

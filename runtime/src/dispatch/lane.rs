@@ -1,12 +1,15 @@
 //! A lane: the task of one partition of one handler.
 //!
 //! ```text
-//!            ┌────────────────────── fenced ───────────────────────┐
-//!            v                                                     │
-//!   take over ──> term: accept ─> load ─> execute ─> commit ──> settle
-//!            ^                                                     │
-//!            └── lost, refused, too large: from the last record ───┘
+//!      ┌──────────── fenced, or another host's by now ───────────┐
+//!      v                                                         │
+//!   wait for its turn ─> take over ─> term: accept ─> load ─> execute ─> commit ─> settle
+//!                            ^                                   │
+//!                            └─ lost, refused, too large: from the last record
 //! ```
+//!
+//! Its turn is when the partition is to be this host's and no other that is alive
+//! holds it ([`membership`](crate::membership)).
 //!
 //! A term is one uninterrupted ownership. Whatever goes wrong in it ends it, and
 //! the next one begins with a takeover from the last record, never from memory
@@ -15,7 +18,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -23,16 +25,19 @@ use tracing::{error, info, warn};
 
 use super::context::{HandlerContext, State};
 use super::execute::GROUP_EVENTS_MAX;
-use super::standby::{self, Standby};
+use super::ownership::{self, Ownership};
 use super::tenure::{self, Claim, Failure};
 use super::term::{End, Term};
-use crate::commit::record::Record;
-use crate::log::Stored;
 use crate::model::position::Position;
 use crate::source::feed::{Chunk, Command, FeedHandle};
 
-/// How often a standby looks at the owner's last record.
-const STANDBY_LOOK: Duration = Duration::from_millis(500);
+/// Pause after another host took the partition over, with jitter: by then each has
+/// heard of the other. Doubles with every time in succession, up to the maximum.
+const FENCED_PAUSE: Duration = Duration::from_millis(300);
+const FENCED_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// A term that lasted so long was undisputed.
+const UNDISPUTED_AFTER: Duration = Duration::from_secs(5);
 
 /// Pause before a partition is taken over again after trouble, with jitter.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
@@ -50,8 +55,9 @@ pub struct Lane {
     pub chunks: mpsc::Receiver<Chunk>,
     /// By index of the source.
     pub feeds: Vec<FeedHandle>,
-    /// Becomes true when the host drains.
+    /// Becomes true when the host drains, or the handler stops here.
     pub drain: watch::Receiver<bool>,
+    pub ownership: Ownership,
     /// Of the last request to the feeds; chunks of earlier ones are dropped.
     pub epoch: u64,
 }
@@ -63,6 +69,7 @@ impl Lane {
         chunks: mpsc::Receiver<Chunk>,
         feeds: Vec<FeedHandle>,
         drain: watch::Receiver<bool>,
+        ownership: Ownership,
     ) -> Lane {
         let context = versions.borrow_and_update().clone();
         Lane {
@@ -72,6 +79,7 @@ impl Lane {
             chunks,
             feeds,
             drain,
+            ownership,
             epoch: 0,
         }
     }
@@ -81,10 +89,20 @@ impl Lane {
         let mut claim = Claim::Any;
         let mut group_events_max = GROUP_EVENTS_MAX;
         let mut untakeable = None;
+        let mut fenced_pause = FENCED_PAUSE;
         let budget = self.context.budget.clone();
-        let _share = budget.share();
+        let mut share = None;
         while !*self.drain.borrow() {
             self.take_version();
+            if !self.ownership.mine() {
+                (share, claim) = (None, Claim::Any);
+            }
+            if !self.its_turn().await {
+                break;
+            }
+            self.ownership.hold(true);
+            share.get_or_insert_with(|| budget.share());
+            let began = Instant::now();
             let context = self.context.clone();
             let Some(taken) = self
                 .dropping_chunks(tenure::take_over(&context, self.partition, claim))
@@ -110,7 +128,7 @@ impl Lane {
                     info!(
                         owner = host,
                         partition = self.partition,
-                        "another host owns the partition"
+                        "another host has taken the partition over"
                     );
                     End::Fenced
                 }
@@ -118,18 +136,25 @@ impl Lane {
                 Err(Failure::Stopped(reason)) => End::Stopped(reason),
             };
             self.context.lane(self.partition).set_waiting(0);
+            if began.elapsed() >= UNDISPUTED_AFTER {
+                fenced_pause = FENCED_PAUSE;
+            }
             match end {
-                End::Drained => break,
+                // Of a host that drains, the loop ends; else the partition is another's now.
+                End::Released => self.release(),
                 End::Fenced => {
+                    self.release();
+                    claim = Claim::Any;
                     self.context.metrics.fenced();
                     warn!(
                         handler = self.context.manifest.name,
                         partition = self.partition,
-                        "fenced: another host took the partition over; standing by"
+                        "fenced: another host took the partition over"
                     );
-                    if self.stand_by().await {
-                        claim = Claim::Any;
-                    }
+                    let reason = "another host took the partition over".to_owned();
+                    self.show(State::Standby, Some(reason));
+                    self.pause(fenced_pause.mul_f64(rand::random_range(1.0..2.0))).await;
+                    fenced_pause = (fenced_pause * 2).min(FENCED_PAUSE_MAX);
                 }
                 End::Restart(reason) => {
                     warn!(
@@ -180,6 +205,64 @@ impl Lane {
                 }
             }
         }
+        self.release();
+    }
+
+    /// Waits until the partition is this host's to take over. False if the host drains.
+    async fn its_turn(&mut self) -> bool {
+        let mut forced_at: Option<Instant> = None;
+        loop {
+            let mine = self.ownership.mine();
+            let holder = self.ownership.holder();
+            let now = Instant::now();
+            match (mine, &holder) {
+                (true, None) => return true,
+                (true, Some(holder)) => {
+                    let at = *forced_at.get_or_insert(now + ownership::RELEASE_MAX);
+                    if now >= at {
+                        warn!(
+                            handler = self.context.manifest.name,
+                            partition = self.partition,
+                            holder = &**holder,
+                            "not released in time; taking the partition over"
+                        );
+                        return true;
+                    }
+                    self.show(State::Standby, Some(format!("host {holder} is to release it")));
+                }
+                (false, _) => {
+                    forced_at = None;
+                    let reason = match holder.or_else(|| self.ownership.owner()) {
+                        Some(host) => format!("owned by host {host}"),
+                        None => "this host shares in no partitions".to_owned(),
+                    };
+                    self.show(State::Standby, Some(reason));
+                }
+            }
+            let mut ownership = self.ownership.watcher();
+            let wait = forced_at.map_or(ownership::RELEASE_MAX, |at| at - now);
+            let changed = tokio::time::timeout(wait, ownership.changed());
+            if self.dropping_chunks(changed).await.is_none() {
+                return false;
+            }
+        }
+    }
+
+    /// Everything that was executed is settled: another host may go on.
+    fn release(&mut self) {
+        for feed in &self.feeds {
+            // The feeds live as long as their lanes do.
+            let _ = feed.commands.send(Command::Leave {
+                partition: self.partition,
+            });
+        }
+        self.ownership.hold(false);
+    }
+
+    /// Whether nothing more is to be executed: the host drains, or the partition is
+    /// to be another's.
+    pub fn leaving(&mut self) -> bool {
+        *self.drain.borrow() || !self.ownership.mine()
     }
 
     /// From here on, the latest version executes.
@@ -221,84 +304,5 @@ impl Lane {
                 _ = self.drain.wait_for(|drain| *drain) => return None,
             }
         }
-    }
-
-    /// Watches the owner. Returns true when it is time to take the partition
-    /// back, false if the host drains.
-    async fn stand_by(&mut self) -> bool {
-        let patience = standby::PATIENCE + standby::JITTER.mul_f64(rand::random());
-        let mut standby: Option<Standby> = None;
-        loop {
-            let context = self.context.clone();
-            let subject = context.names.record(self.partition);
-            let Some(last) = self
-                .noting(&mut standby, context.log.last(&context.names.ledger, &subject))
-                .await
-            else {
-                return false;
-            };
-            match last {
-                Ok(Some(stored)) => match self.positions(&stored) {
-                    Ok((host, positions)) => {
-                        self.show(State::Standby, Some(format!("owned by host {host}")));
-                        let standby = standby.get_or_insert_with(|| {
-                            self.ask(&positions);
-                            Standby::new(stored.sequence, positions.clone(), patience)
-                        });
-                        if standby.observe(stored.sequence, &positions, Instant::now()) {
-                            info!(
-                                partition = self.partition,
-                                owner = host,
-                                "the owner has not moved while there is work; taking over"
-                            );
-                            return true;
-                        }
-                    }
-                    Err(reason) => self.show(State::Standby, Some(reason)),
-                },
-                // Its records are gone: a takeover finds out what that means.
-                Ok(None) => return true,
-                Err(error) => self.show(State::Standby, Some(error.to_string())),
-            }
-            if self
-                .noting(&mut standby, tokio::time::sleep(STANDBY_LOOK))
-                .await
-                .is_none()
-            {
-                return false;
-            }
-        }
-    }
-
-    /// Waits for `work` and notes in `standby` which events exist. `None` if the host drains.
-    async fn noting<T>(&mut self, standby: &mut Option<Standby>, work: impl Future<Output = T>) -> Option<T> {
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                done = &mut work => return Some(done),
-                Some(chunk) = self.chunks.recv() => {
-                    if let (Some(standby), true) = (standby.as_mut(), chunk.epoch == self.epoch) {
-                        for queued in &chunk.events {
-                            standby.saw(chunk.source, queued.event.offset);
-                        }
-                    }
-                }
-                _ = self.drain.wait_for(|drain| *drain) => return None,
-            }
-        }
-    }
-
-    fn positions(&self, stored: &Stored) -> Result<(String, Vec<Position>), String> {
-        let record = Record::decode(stored).map_err(|e| e.to_string())?;
-        self.context
-            .lane(self.partition)
-            .record
-            .store(stored.sequence, Ordering::Relaxed);
-        let positions = self
-            .context
-            .source_names()
-            .map(|name| record.positions.get(name).copied().unwrap_or_default())
-            .collect();
-        Ok((record.host, positions))
     }
 }

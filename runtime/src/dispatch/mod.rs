@@ -11,7 +11,7 @@ pub mod context;
 pub mod execute;
 pub mod executor;
 pub mod lane;
-pub mod standby;
+pub mod ownership;
 pub mod start;
 pub mod tenure;
 pub mod term;

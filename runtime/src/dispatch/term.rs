@@ -13,9 +13,9 @@
 //! 3. *settled*: what became of the group in flight. In this order: promote the
 //!    delta, release the lane for the next group, count.
 //! 4. *checkpointed*: the bucket has caught up.
-//! 5. *deadline*: a retry's backoff is over; a checkpoint, an idle move or a sign of
-//!    life is due.
-//! 6. *drain*: execute nothing more, commit what is executed.
+//! 5. *deadline*: a retry's backoff is over; a checkpoint or an idle move is due.
+//! 6. *leave*: the host drains, or the partition is to be another's: execute nothing
+//!    more, commit what is executed.
 //! 7. *version*: another version of the handler is to execute: commit what is executed,
 //!    then go on with its code. Nothing of the old one is executed after that.
 //!
@@ -35,7 +35,6 @@ use tracing::warn;
 use super::context::{HandlerContext, State};
 use super::execute::{Ended, GROUP_EVENTS_MAX, Untakeable, Workspace, missing_keys};
 use super::lane::Lane;
-use super::standby;
 use super::tenure::{Tenure, takes_nothing};
 use crate::commit::committer::{Settlement, Submission};
 use crate::commit::group::Group;
@@ -73,13 +72,6 @@ const IDLE_MESSAGES: u64 = 10_000;
 /// … or, if there were any, after this long.
 const IDLE_AFTER: Duration = Duration::from_secs(10);
 
-/// An owner that has work and commits nothing for this long (a handler that
-/// computes, an event that is tried again later) says that it is alive, with an
-/// idle record: well before a standby's patience ends.
-const SIGN_OF_LIFE_AFTER: Duration = Duration::from_secs(2);
-
-const _: () = assert!(SIGN_OF_LIFE_AFTER.as_millis() * 2 < standby::PATIENCE.as_millis());
-
 /// A run that takes longer is no reason to hold up other partitions.
 const LONG_RUN: Duration = Duration::from_millis(250);
 
@@ -89,7 +81,8 @@ const IDLE_LOOK: Duration = Duration::from_secs(2);
 /// Why a term ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    Drained,
+    /// Everything executed is committed, and the partition may be another's.
+    Released,
     Fenced,
     /// Something is not known, or failed for now: take over again.
     Restart(String),
@@ -134,8 +127,6 @@ pub struct Term<'a> {
     retry_at: Option<Instant>,
     /// Another version is to execute, as soon as what this one has done is submitted.
     switching: bool,
-    /// Since when there has been work and nothing to commit.
-    held_up_since: Option<Instant>,
     /// Number of the last committed group, and of the last checkpointed one;
     /// what a takeover replays counts as group 1.
     committed: u64,
@@ -190,7 +181,7 @@ enum Happened {
     Checkpointed(Result<u64, checkpoint::Error>),
     Version,
     Deadline,
-    Drain,
+    Leave,
 }
 
 impl<'a> Term<'a> {
@@ -226,7 +217,6 @@ impl<'a> Term<'a> {
             shed: false,
             retry_at: None,
             switching: false,
-            held_up_since: None,
             committed: 1,
             checkpointed: 0,
             dirty_since: (!tenure.dirty.is_empty()).then_some(now),
@@ -249,16 +239,16 @@ impl<'a> Term<'a> {
 
     async fn work(&mut self) -> End {
         loop {
-            let draining = *self.lane.drain.borrow();
-            if let Err(end) = self.advance(draining).await {
+            let leaving = self.lane.leaving();
+            if let Err(end) = self.advance(leaving).await {
                 return end;
             }
-            if draining && self.running.is_none() && self.flight.is_none() {
-                return End::Drained;
+            if leaving && self.running.is_none() && self.flight.is_none() {
+                return End::Released;
             }
             self.shed_if_slow();
             self.show_waiting();
-            let step = match self.next(draining).await {
+            let step = match self.next(leaving).await {
                 Happened::Chunk(Some(chunk)) => {
                     self.accept(chunk);
                     Ok(())
@@ -271,7 +261,7 @@ impl<'a> Term<'a> {
                     self.switching = true;
                     Ok(())
                 }
-                Happened::Deadline | Happened::Drain => Ok(()),
+                Happened::Deadline | Happened::Leave => Ok(()),
             };
             if let Err(end) = step {
                 return end;
@@ -279,9 +269,10 @@ impl<'a> Term<'a> {
         }
     }
 
-    async fn next(&mut self, draining: bool) -> Happened {
+    async fn next(&mut self, leaving: bool) -> Happened {
         let room = self.waiting_bytes() < self.context.budget.waiting();
         let deadline = tokio::time::Instant::from_std(self.deadline());
+        let mut owners = self.lane.ownership.watcher();
         tokio::select! {
             biased;
             settled = async { (&mut self.flight.as_mut().expect("guarded").reply).await }, if self.flight.is_some() => Happened::Settled(settled),
@@ -291,7 +282,8 @@ impl<'a> Term<'a> {
             }
             flushed = async { (&mut self.flushing.as_mut().expect("guarded").result).await }, if self.flushing.is_some() => Happened::Checkpointed(flushed),
             chunk = self.lane.chunks.recv(), if room || self.shed => Happened::Chunk(chunk),
-            _ = self.lane.drain.wait_for(|drain| *drain), if !draining => Happened::Drain,
+            _ = self.lane.drain.wait_for(|drain| *drain), if !leaving => Happened::Leave,
+            () = owners.changed(), if !leaving => Happened::Leave,
             Ok(()) = self.lane.versions.changed() => Happened::Version,
             () = tokio::time::sleep_until(deadline) => Happened::Deadline,
         }
@@ -308,12 +300,10 @@ impl<'a> Term<'a> {
             .dirty_since
             .filter(|_| self.flushing.is_none())
             .map(|since| since + CHECKPOINT_AFTER);
-        let sign_of_life = self.held_up_since.map(|since| since + SIGN_OF_LIFE_AFTER);
         [
             self.retry_at.filter(|_| self.workspace.is_some()),
             long_run,
             checkpoint,
-            sign_of_life,
         ]
         .into_iter()
         .flatten()
@@ -321,7 +311,7 @@ impl<'a> Term<'a> {
     }
 
     /// Starts everything that can be started.
-    async fn advance(&mut self, draining: bool) -> Result<(), End> {
+    async fn advance(&mut self, leaving: bool) -> Result<(), End> {
         let now = Instant::now();
         if self.flight.is_none() && self.workspace.as_ref().is_some_and(|w| !w.group.is_empty()) {
             self.submit(Kind::Commit).await;
@@ -331,22 +321,11 @@ impl<'a> Term<'a> {
             self.retry_at = None;
             self.lane.show(State::Running, None);
         }
-        if !draining && !self.switching && self.retry_at.is_none() {
+        if !leaving && !self.switching && self.retry_at.is_none() {
             self.start_run();
         }
         self.ask_again_if_shed();
         self.start_checkpoint(now);
-        self.held_up_since =
-            match self.flight.is_none() && (self.running.is_some() || self.retry_at.is_some()) {
-                true => self.held_up_since.or(Some(now)),
-                false => None,
-            };
-        if self
-            .held_up_since
-            .is_some_and(|since| now >= since + SIGN_OF_LIFE_AFTER)
-        {
-            self.say_alive().await;
-        }
         if now >= self.idle_look_at {
             self.idle_look_at = now + IDLE_LOOK;
             self.move_if_idle(now).await;
@@ -554,18 +533,6 @@ impl<'a> Term<'a> {
         self.send(kind, group, reached).await;
     }
 
-    /// Commits that nothing has changed, so that a standby does not take this
-    /// owner, which works on one event or waits to try it again, for gone.
-    async fn say_alive(&mut self) {
-        let reached = Reached {
-            number: self.committed,
-            positions: self.tenure.positions.clone(),
-            clock: self.tenure.clock,
-            timer_generation: self.tenure.timer_generation,
-        };
-        self.send(Kind::Idle, Group::default(), reached).await;
-    }
-
     async fn send(&mut self, kind: Kind, group: Group, reached: Reached) {
         let (events, dead_letters) = (group.events, group.dead_letters);
         let (messages, keys) = group.finish(&self.context.names, self.partition);
@@ -638,8 +605,6 @@ impl<'a> Term<'a> {
             nonce: flight.nonce,
         };
         self.tenure.positions = flight.reached.positions;
-        self.tenure.clock = flight.reached.clock;
-        self.tenure.timer_generation = flight.reached.timer_generation;
         self.committed = flight.reached.number;
         self.records_since_checkpoint += 1;
         self.records_since_purge += 1;

@@ -131,8 +131,8 @@ impl Drop for Engine {
 /// mapping its memory anew. Slots are address space, not memory.
 fn allocation(instances_max: u32) -> InstanceAllocationStrategy {
     // Nearly every component has one memory and a few tables; the bound per
-    // component is for the exceptions.
-    const MEMORIES_EACH: u32 = 2;
+    // component is for the exceptions. Slots of memory are what uses up address space.
+    const MEMORIES_SPARE: u32 = 64;
     const TABLES_EACH: u32 = 16;
     const CORE_INSTANCES_EACH: u32 = 48;
     let mut pool = PoolingAllocationConfig::default();
@@ -147,7 +147,7 @@ fn allocation(instances_max: u32) -> InstanceAllocationStrategy {
         .max_core_instance_size(INSTANCE_BYTES_MAX)
         .max_memories_per_component(MEMORIES_MAX)
         .max_memories_per_module(MEMORIES_MAX)
-        .total_memories(instances_max.saturating_mul(MEMORIES_EACH).max(MEMORIES_MAX))
+        .total_memories(instances_max.saturating_add(MEMORIES_SPARE))
         .max_tables_per_component(TABLES_MAX)
         .max_tables_per_module(TABLES_MAX)
         .total_tables(instances_max.saturating_mul(TABLES_EACH).max(TABLES_MAX))

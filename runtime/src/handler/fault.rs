@@ -1,6 +1,6 @@
 //! Why an invocation has no effects.
 
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
 use super::WASM_STACK_BYTES_MAX;
 use crate::deployment::manifest::Limits;
@@ -31,6 +31,9 @@ pub enum Fault {
     Timeout { limit_ms: u32 },
     /// The guest stopped after it was refused more memory.
     Memory { limit_mib: u32 },
+    /// The host has no sandbox to give at this moment. Not the guest's doing: the
+    /// event waits, and no attempt is counted.
+    NoSandbox(String),
 }
 
 impl Fault {
@@ -43,6 +46,7 @@ impl Fault {
             Fault::Trap { .. } => "trap",
             Fault::Timeout { .. } => "timeout",
             Fault::Memory { .. } => "memory",
+            Fault::NoSandbox(_) => "no-sandbox",
         }
     }
 
@@ -55,6 +59,7 @@ impl Fault {
     pub fn reason(&self) -> String {
         match self {
             Fault::Retry(reason) | Fault::Reject(reason) | Fault::Violation(reason) => reason.clone(),
+            Fault::NoSandbox(reason) => reason.clone(),
             Fault::Trap { message, .. } => message.clone(),
             Fault::Timeout { limit_ms } => {
                 format!("took longer than {limit_ms} ms (time_ms in [limits] of handler.toml)")
@@ -84,6 +89,11 @@ impl Fault {
     ) -> Fault {
         if let Some(violation) = error.downcast_ref::<Violation>() {
             return Fault::Violation(clip(violation.to_string()));
+        }
+        if error.is::<PoolConcurrencyLimitError>() {
+            return Fault::NoSandbox(format!(
+                "this host has no sandbox left; run fewer partitions on it, or more hosts ({error})"
+            ));
         }
         let trap = error.downcast_ref::<Trap>();
         if trap == Some(&Trap::Interrupt) {

@@ -15,6 +15,7 @@
 //!   <h>.<g>.<p>.<key>.<cell>                       cells; the cell `=timers` holds a key's live timers
 //! KV bucket weir_<L>_hosts
 //!   hosts.<host>                                   what each host says of itself, with a TTL
+//!   alive.<host>                                   that it is alive, and which partitions it holds
 //! KV bucket weir_<L>_handlers
 //!   <h>                                            deployments: what is to run, and what was, as its history
 //! object store weir_<L>_artifacts
@@ -46,6 +47,15 @@ pub fn hosts_stream(ledger: &str) -> String {
 
 pub fn host_key(ledger: &str, host: &str) -> String {
     format!("$KV.weir_{ledger}_hosts.hosts.{}", token(host))
+}
+
+/// Where a host shows that it is alive.
+pub fn alive_key(ledger: &str, host: &str) -> String {
+    format!("$KV.weir_{ledger}_hosts.alive.{}", token(host))
+}
+
+pub fn alive_keys(ledger: &str) -> String {
+    format!("$KV.weir_{ledger}_hosts.alive.*")
 }
 
 pub fn host_keys(ledger: &str) -> String {

@@ -28,10 +28,12 @@ use crate::deployment::signature;
 use crate::dispatch::context::{Budget, HandlerContext, LaneStatus, Version, source_names};
 use crate::dispatch::executor::Executor;
 use crate::dispatch::lane::Lane;
+use crate::dispatch::ownership::Ownership;
 use crate::dispatch::start::Starts;
 use crate::handler::Engine;
 use crate::ledger::Ledger;
 use crate::log::{self, SharedLog};
+use crate::membership::{Holdings, View};
 use crate::metrics::HandlerMetrics;
 use crate::model::subjects::{HandlerNames, handler_keys, handlers_stream};
 use crate::source::decode::Decoder;
@@ -51,6 +53,8 @@ pub struct Parts {
     pub host: String,
     pub event_ttl_s: Option<u64>,
     pub budget: Budget,
+    pub view: watch::Receiver<Arc<View>>,
+    pub holdings: Holdings,
     /// Public NKeys of which one must have signed a deployment; all do if empty.
     pub trusted: Vec<String>,
     /// Components of files that this host has just deployed: they need not be
@@ -429,7 +433,21 @@ impl Running {
         let feeds = feeds(&context, &senders);
         let mut lanes = JoinSet::new();
         for (partition, chunks) in (0..).zip(receivers) {
-            let lane = Lane::new(version.clone(), partition, chunks, feeds.clone(), stopped.clone());
+            let ownership = Ownership::new(
+                parts.view.clone(),
+                parts.holdings.clone(),
+                &parts.host,
+                &manifest.name,
+                partition,
+            );
+            let lane = Lane::new(
+                version.clone(),
+                partition,
+                chunks,
+                feeds.clone(),
+                stopped.clone(),
+                ownership,
+            );
             lanes.spawn(lane.run());
         }
         Running {

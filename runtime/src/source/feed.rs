@@ -81,6 +81,8 @@ pub enum Command {
         epoch: u64,
         position: Position,
     },
+    /// `partition` wants nothing until it asks again.
+    Leave { partition: u32 },
 }
 
 /// A lane's end of a feed.
@@ -179,6 +181,9 @@ impl Feed {
     async fn run(mut self) {
         loop {
             if !self.lanes.any_asks() {
+                // What is to come is for others to count.
+                self.progress.update(|p| p.unread = 0);
+                self.show_stopped(Vec::new());
                 let Some(command) = self.commands.recv().await else {
                     return;
                 };
@@ -186,6 +191,9 @@ impl Feed {
             }
             if !self.gather().await {
                 return;
+            }
+            if !self.lanes.any_asks() {
+                continue;
             }
             let pause = match self.read().await {
                 Stop::Ended => return,
@@ -231,12 +239,20 @@ impl Feed {
     }
 
     fn accept(&mut self, command: Command) {
-        let Command::From {
-            partition,
-            epoch,
-            position,
-        } = command;
-        self.lanes.ask(partition, epoch, position);
+        let partition = match command {
+            Command::From {
+                partition,
+                epoch,
+                position,
+            } => {
+                self.lanes.ask(partition, epoch, position);
+                partition
+            }
+            Command::Leave { partition } => {
+                self.lanes.leave(partition);
+                partition
+            }
+        };
         // Until the position is checked and the reader placed, the lane must not
         // take what it has not been handed for seen.
         self.progress.update(|p| p.epochs.remove(&partition));

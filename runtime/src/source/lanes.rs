@@ -68,6 +68,13 @@ impl Lanes {
         }
     }
 
+    pub fn leave(&mut self, partition: u32) {
+        if let Some(lane) = self.0.get_mut(&partition) {
+            lane.at = None;
+            lane.verdict = Verdict::Unchecked;
+        }
+    }
+
     pub fn any_asks(&self) -> bool {
         self.0.values().any(|lane| lane.at.is_some())
     }

@@ -42,6 +42,8 @@ pub enum Kind {
     Checkpoint,
     /// What a host says of itself.
     Status,
+    /// Of a deployment, or a piece of its component.
+    Deployment,
 }
 
 /// An append as it was sent.
@@ -76,6 +78,7 @@ impl Sent {
                 }
             }
             None if stream.ends_with("_hosts") => Kind::Status,
+            None if stream.ends_with("_handlers") || stream.ends_with("_artifacts") => Kind::Deployment,
             None if batch.len() == 1 => Kind::Meta,
             None => Kind::Checkpoint,
         };
