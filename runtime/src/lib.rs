@@ -10,6 +10,7 @@ pub mod dead_letters;
 pub mod deployment;
 pub mod dispatch;
 pub mod effects;
+pub mod explain;
 pub mod handler;
 pub mod ledger;
 pub mod log;

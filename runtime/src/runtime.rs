@@ -218,6 +218,8 @@ fn load(config: &Config, status: &StatusHandle) -> Vec<Deployed> {
     for deployed in plugins::load_folder(folder) {
         match deployed {
             Ok(deployed) => loaded.push(deployed),
+            // It is watched: one may come.
+            Err(error @ plugins::Error::Empty { .. }) => info!("{error}"),
             Err(error) => {
                 error!("refused: {error}");
                 refused.push(error.to_string());

@@ -64,11 +64,24 @@ impl Outgoing {
 pub struct Read {
     pub subject: String,
     pub sequence: u64,
+    /// Unix time in nanoseconds when it was stored.
+    pub time: u64,
     pub headers: Vec<(String, String)>,
     pub data: Bytes,
 }
 
 impl Read {
+    /// As the runtime's own code takes it.
+    pub fn stored(&self) -> weir::log::Stored {
+        weir::log::Stored {
+            subject: self.subject.clone().into(),
+            sequence: self.sequence,
+            time: self.time,
+            headers: self.headers.clone(),
+            data: self.data.clone(),
+        }
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -193,8 +206,10 @@ impl Bus {
                 let info = message.info().map_err(|e| anyhow::anyhow!("{e}"))?;
                 pending = info.pending;
                 let sequence = info.stream_sequence;
+                let time = info.published.unix_timestamp_nanos().try_into()?;
                 all.push(Read {
                     sequence,
+                    time,
                     headers: headers(message.headers.as_ref()),
                     subject: message.message.subject.to_string(),
                     data: message.message.payload,

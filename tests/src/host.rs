@@ -53,6 +53,7 @@ pub struct Launch {
     pub nats: String,
     pub ledger: String,
     pub subjects: String,
+    /// Empty: none.
     pub plugins: PathBuf,
     pub name: String,
     pub http: String,
@@ -115,11 +116,12 @@ impl Launch {
             .args(["--nats", &self.nats, "--ledger", &self.ledger])
             .args(["--subjects", &self.subjects, "--name", &self.name])
             .args(["--http", &self.http, "--replicas", "1"])
-            .arg("--plugins")
-            .arg(&self.plugins)
             .arg("--data")
             .arg(self.data.path())
             .args(&self.more);
+        if self.plugins != Path::new("") {
+            command.arg("--plugins").arg(&self.plugins);
+        }
         Host::spawn(command, &self.name, &self.http)
     }
 }

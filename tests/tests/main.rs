@@ -13,6 +13,7 @@ mod bad_input;
 mod cli;
 mod crash;
 mod dead_letters;
+mod deploy;
 mod harness;
 mod languages;
 mod log_conformance;

@@ -19,7 +19,9 @@ use crate::{connect, telemetry};
 mod check;
 mod dead_letters;
 mod deploy;
+mod explain;
 mod handlers;
+mod hosts;
 mod inspect;
 mod nats_server;
 mod new;
@@ -89,6 +91,10 @@ enum Command {
     Remove(operate::Remove),
     /// Shows the handlers that hosts run, and how far behind they are
     Handlers(handlers::Arguments),
+    /// Shows the hosts, and which partitions each owns
+    Hosts(hosts::Arguments),
+    /// Shows where an event comes from
+    Explain(explain::Arguments),
     /// Shows what handlers keep
     #[command(subcommand)]
     State(state::Command),
@@ -144,6 +150,8 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Resume(which) => operate::resume(&options, &which).await,
         Command::Remove(arguments) => operate::remove(&options, &arguments).await,
         Command::Handlers(arguments) => handlers::handlers(&options, &arguments).await,
+        Command::Hosts(arguments) => hosts::hosts(&options, &arguments).await,
+        Command::Explain(arguments) => explain::explain(&options, &arguments).await,
         Command::State(command) => state::state(&options, command).await,
         Command::DeadLetters(command) => dead_letters::dead_letters(&options, command).await,
         Command::Inspect(arguments) => inspect::inspect(&arguments),

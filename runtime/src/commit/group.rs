@@ -23,6 +23,17 @@ use crate::state::{KeyState, LiveTimer};
 /// Names the event that caused a message.
 pub const CAUSE_HEADER: &str = "Weir-Cause";
 
+/// Names who emitted a message: `<handler>:<partition>:<revision>` of the deployment.
+pub const BY_HEADER: &str = "Weir-By";
+
+/// What stands in the headers of emitted messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The id of the event that caused it.
+    pub cause: String,
+    pub by: String,
+}
+
 /// Time to live of the empty message that cancels a timer: the shortest there is.
 const CANCEL_TTL_S: u64 = 1;
 
@@ -71,7 +82,7 @@ impl Group {
     pub fn apply(
         &mut self,
         key: &Arc<str>,
-        cause: &str,
+        origin: &Origin,
         effects: Effects,
         state: &mut KeyState,
         generation: &mut u64,
@@ -79,7 +90,8 @@ impl Group {
     ) {
         for emit in effects.emits {
             let mut headers = emit.headers;
-            headers.push((CAUSE_HEADER.into(), cause.into()));
+            headers.push((CAUSE_HEADER.into(), origin.cause.clone()));
+            headers.push((BY_HEADER.into(), origin.by.clone()));
             self.push(Append {
                 subject: emit.subject,
                 headers,
@@ -253,7 +265,7 @@ mod tests {
             };
             self.group.apply(
                 &"k".into(),
-                "S:1",
+                &Origin::default(),
                 effects,
                 &mut self.state,
                 &mut self.generation,
@@ -306,7 +318,7 @@ mod tests {
             };
             story.group.apply(
                 &"k".into(),
-                "S:1",
+                &Origin::default(),
                 effects,
                 &mut story.state,
                 &mut story.generation,

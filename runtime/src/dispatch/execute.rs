@@ -16,7 +16,7 @@ use tracing::{debug, info};
 
 use super::context::HandlerContext;
 use super::tenure::Tenure;
-use crate::commit::group::Group;
+use crate::commit::group::{Group, Origin};
 use crate::deployment::manifest::InstanceMode;
 use crate::effects::Effects;
 use crate::effects::dead_letter::{self, Body, DeadLetter};
@@ -209,7 +209,7 @@ impl Workspace {
                     // So that the key's state is changed in place.
                     drop(state);
                     self.clock = clock;
-                    self.merge(context, event, effects);
+                    self.merge(context, partition, event, effects);
                     return Step::Done;
                 }
                 Fit::NextGroup => {
@@ -298,18 +298,20 @@ impl Workspace {
         }
     }
 
-    fn merge(&mut self, context: &HandlerContext, event: &Event, effects: Effects) {
+    fn merge(&mut self, context: &HandlerContext, partition: u32, event: &Event, effects: Effects) {
         self.consume_timer(event);
         let (group, generation) = (&mut self.group, &mut self.timer_generation);
-        let cause = if effects.emits.is_empty() {
-            String::new()
-        } else {
-            event.id()
+        let origin = match effects.emits.is_empty() {
+            true => Origin::default(),
+            false => Origin {
+                cause: event.id(),
+                by: format!("{}:{partition}:{}", context.manifest.name, context.revision),
+            },
         };
         let mut apply = |effects, state: &mut KeyState| {
             group.apply(
                 &event.key,
-                &cause,
+                &origin,
                 effects,
                 state,
                 generation,

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tracing::Level;
 
-use crate::commit::group::CAUSE_HEADER;
+use crate::commit::group::{BY_HEADER, CAUSE_HEADER};
 use crate::commit::record::KeyDelta;
 use crate::effects::dead_letter::DeadLetter;
 use crate::log::Append;
@@ -119,7 +119,7 @@ impl Outcome {
             self.timers.push(TimerChange { name, set });
         } else if !message.subject.starts_with('$') {
             let mut headers = message.headers.clone();
-            headers.retain(|(name, _)| name != CAUSE_HEADER);
+            headers.retain(|(name, _)| name != CAUSE_HEADER && name != BY_HEADER);
             self.emits.push(Emitted {
                 subject: message.subject.clone(),
                 headers,
