@@ -176,6 +176,7 @@ impl Host {
         if tokio::time::timeout(START_FOR, all).await.is_err() {
             warn!("not all partitions are taken over after {START_FOR:?}; going on with those that are");
         }
+        self.roster.touch();
     }
 
     /// Stops taking events, finishes what is under way, and leaves. What is not

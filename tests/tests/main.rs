@@ -15,6 +15,7 @@ mod crash;
 mod dead_letters;
 mod deploy;
 mod harness;
+mod hosts;
 mod languages;
 mod log_conformance;
 mod metrics;

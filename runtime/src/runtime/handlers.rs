@@ -95,6 +95,16 @@ impl Roster {
         self.lock().values().cloned().collect()
     }
 
+    /// Moves with every change.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Something has changed that the roster does not see by itself.
+    pub fn touch(&self) {
+        self.changes.send_modify(|n| *n += 1);
+    }
+
     /// Waits until every handler has settled.
     pub async fn settled(&self) {
         let mut changes = self.changes.subscribe();
@@ -108,7 +118,7 @@ impl Roster {
         if let Some(entry) = self.lock().get_mut(name) {
             change(entry);
         }
-        self.changes.send_modify(|n| *n += 1);
+        self.touch();
     }
 
     /// A deployment was seen.
@@ -124,12 +134,12 @@ impl Roster {
         };
         entries.insert(name, entry);
         drop(entries);
-        self.changes.send_modify(|n| *n += 1);
+        self.touch();
     }
 
     fn forget(&self, name: &str) {
         self.lock().remove(name);
-        self.changes.send_modify(|n| *n += 1);
+        self.touch();
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {

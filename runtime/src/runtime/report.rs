@@ -21,6 +21,9 @@ use crate::model::subjects::{host_key, hosts_stream};
 /// How often a host says what it does.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 
+/// How long changes gather before a host says so out of turn.
+const STATUS_SOON: Duration = Duration::from_millis(20);
+
 /// After this long without a word, what a host said is forgotten.
 const STATUS_TTL_S: u64 = 10;
 
@@ -47,15 +50,21 @@ impl Report {
     pub async fn run(mut self, status: StatusHandle) {
         let mut counted = Counted::new();
         let mut shown: Vec<String> = Vec::new();
+        let mut changes = self.roster.changes();
         let mut every = tokio::time::interval(STATUS_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                _ = every.tick() => {}
+            let changed = tokio::select! {
+                _ = every.tick() => false,
+                Ok(()) = changes.changed() => true,
                 _ = self.drain.wait_for(|drain| *drain) => {
                     status.set_not_ready("host", "draining");
                     return;
                 }
+            };
+            if changed {
+                // Soon, since somebody may be waiting for it.
+                tokio::time::sleep(STATUS_SOON).await;
             }
             let entries = self.roster.all();
             let handlers: Vec<HandlerStatus> =
