@@ -3,13 +3,15 @@
 //! proxy, and shares no code with the host, so that a mistake of the host's port
 //! to the log cannot hide itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use async_nats::jetstream::{self, consumer, message::PublishMessage, stream};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use serde_json::Value;
+
+use crate::{PATIENCE, until};
 
 /// Publishes that wait for their acknowledgement at once.
 const WINDOW: usize = 1_000;
@@ -19,8 +21,8 @@ const READ_BATCH: usize = 2_000;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the server keeps a consumer that nobody asks any more.
 const READER_KEPT: Duration = Duration::from_secs(10);
-/// Times a window is published again after a lost acknowledgement.
-const PUBLISH_ATTEMPTS: usize = 10;
+/// Pause before messages that were not acknowledged are published again.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 pub struct Bus {
@@ -100,7 +102,7 @@ impl Bus {
             .retry_on_initial_connect()
             .request_timeout(Some(REQUEST_TIMEOUT))
             .reconnect_delay_callback(|_| Duration::from_millis(50))
-            .connect(url)
+            .connect(url.split(',').map(str::to_owned).collect::<Vec<_>>())
             .await
             .with_context(|| format!("connect to {url}"))?;
         let js = jetstream::new(client.clone());
@@ -118,6 +120,20 @@ impl Bus {
         Ok(())
     }
 
+    /// Makes a source that so many servers keep.
+    pub async fn replicated_source(&self, name: &str, subjects: &str, replicas: usize) -> Result<()> {
+        let config = stream::Config {
+            name: name.into(),
+            subjects: vec![subjects.into()],
+            num_replicas: replicas,
+            ..Default::default()
+        };
+        until(&format!("stream {name} is there"), PATIENCE, async || {
+            Ok(self.js.get_or_create_stream(config.clone()).await.map(drop)?)
+        })
+        .await
+    }
+
     /// Publishes one message and returns its sequence.
     pub async fn publish(&self, message: Outgoing) -> Result<u64> {
         Ok(self
@@ -132,13 +148,14 @@ impl Bus {
     /// restart of the server where the messages have ids.
     pub async fn publish_all(&self, messages: &[Outgoing]) -> Result<()> {
         for window in messages.chunks(WINDOW) {
-            let mut attempt = 1;
+            let begin = Instant::now();
             while let Err(error) = self.publish_window(window).await {
                 ensure!(
-                    attempt < PUBLISH_ATTEMPTS && window.iter().all(|m| m.id.is_some()),
-                    "published {attempt} times without success: {error:#}"
+                    begin.elapsed() < PATIENCE && window.iter().all(|m| m.id.is_some()),
+                    "published without success: {error:#}"
                 );
-                attempt += 1;
+                // No leader, perhaps: the answer that there is none comes at once.
+                tokio::time::sleep(PUBLISH_PAUSE).await;
             }
         }
         Ok(())

@@ -57,6 +57,7 @@ pub struct Launch {
     pub plugins: PathBuf,
     pub name: String,
     pub http: String,
+    pub replicas: usize,
     /// Further arguments of `weir run`.
     pub more: Vec<String>,
     data: Arc<TempDir>,
@@ -71,6 +72,7 @@ impl Launch {
             plugins: plugins.into(),
             name: "h1".into(),
             http: "127.0.0.1:0".into(),
+            replicas: 1,
             more: Vec::new(),
             data: Arc::new(TempDir::new()?),
         })
@@ -115,7 +117,7 @@ impl Launch {
             .arg("run")
             .args(["--nats", &self.nats, "--ledger", &self.ledger])
             .args(["--subjects", &self.subjects, "--name", &self.name])
-            .args(["--http", &self.http, "--replicas", "1"])
+            .args(["--http", &self.http, "--replicas", &self.replicas.to_string()])
             .arg("--data")
             .arg(self.data.path())
             .args(&self.more);
@@ -214,15 +216,7 @@ impl Host {
 
     /// Status and body of `GET path`.
     pub async fn get(&self, path: &str) -> Result<(u16, String)> {
-        let address = self.http();
-        let mut stream = TcpStream::connect(&address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
-        let (head, body) = answer.split_once("\r\n\r\n").context("half an HTTP answer")?;
-        let status = head.split(' ').nth(1).context("no HTTP status")?.parse()?;
-        Ok((status, body.to_owned()))
+        get(&self.http(), path).await
     }
 
     /// Waits until `/readyz` answers `status` with a body that contains `text`.
@@ -332,6 +326,18 @@ impl Drop for Host {
             self.tail()
         );
     }
+}
+
+/// Status and body of `GET path` of an address.
+pub async fn get(address: &str, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answer)).await??;
+    let (head, body) = answer.split_once("\r\n\r\n").context("half an HTTP answer")?;
+    let status = head.split(' ').nth(1).context("no HTTP status")?.parse()?;
+    Ok((status, body.to_owned()))
 }
 
 /// The parent of a process, unless that process is gone or waits to be buried.

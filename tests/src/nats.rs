@@ -82,6 +82,15 @@ impl NatsServer {
         }
     }
 
+    /// Sends the process a signal, such as `STOP`.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn signal(&self, name: &str) -> Result<()> {
+        let pid = self.child.as_ref().context("it does not run")?.id();
+        crate::host::signal(pid, name).await
+    }
+
     /// Changes the lines of [`NatsServer::start_with`] while it runs.
     ///
     /// # Errors
@@ -149,6 +158,69 @@ impl NatsServer {
         }
         self.child = Some(child);
         Ok(())
+    }
+}
+
+/// Servers of one cluster, each of which can be killed, stopped and started again.
+pub struct Cluster {
+    servers: Vec<NatsServer>,
+    /// Where each says whether it is healthy.
+    monitors: Vec<u16>,
+}
+
+impl Cluster {
+    /// Starts `size` servers that replicate among themselves.
+    ///
+    /// # Errors
+    /// As [`NatsServer::start`].
+    pub async fn start(size: usize) -> Result<Cluster> {
+        let ports = (0..2 * size).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
+        let (routes, monitors) = ports.split_at(size);
+        let all: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+        let mut servers = Vec::new();
+        for n in 0..size {
+            servers.push(NatsServer::start_with(&format!(
+                "server_name: s{n}\nhttp: \"127.0.0.1:{}\"\ncluster {{ name: c, listen: \"127.0.0.1:{}\", routes: [{}] }}",
+                monitors[n],
+                routes[n],
+                all.join(", ")
+            ))?);
+        }
+        let cluster = Cluster {
+            servers,
+            monitors: monitors.to_vec(),
+        };
+        for n in 0..size {
+            cluster.healthy(n).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// URLs of all servers, for clients.
+    pub fn url(&self) -> String {
+        let urls: Vec<String> = self.servers.iter().map(NatsServer::url).collect();
+        urls.join(",")
+    }
+
+    pub fn size(&self) -> usize {
+        self.servers.len()
+    }
+
+    pub fn server(&mut self, n: usize) -> &mut NatsServer {
+        &mut self.servers[n]
+    }
+
+    /// Waits until a server has caught up with the others.
+    ///
+    /// # Errors
+    /// It does not in time; says what it says.
+    pub async fn healthy(&self, n: usize) -> Result<()> {
+        until(&format!("server {n} is healthy"), PATIENCE, async || {
+            let answer = crate::host::get(&format!("127.0.0.1:{}", self.monitors[n]), "/healthz").await?;
+            ensure!(answer.0 == 200, "{}", answer.1);
+            Ok(())
+        })
+        .await
     }
 }
 

@@ -10,6 +10,7 @@
 //! | all others | real servers and real hosts |
 
 mod bad_input;
+mod chaos;
 mod cli;
 mod crash;
 mod dead_letters;
