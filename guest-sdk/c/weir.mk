@@ -37,7 +37,7 @@ WEIR_LDFLAGS = -Wl,--stack-first -Wl,-z,stack-size=$(STACK) -Wl,--strip-debug
 
 all: $(NAME).wasm
 
-# By rename: a host that reads the folder sees a whole file or none. In a folder
+# By rename: a host that watches the folder sees a whole file or none. In a folder
 # of its own and not under another name, because the linker writes that name into the file, and backtraces show it.
 $(NAME).wasm: $(SOURCES) $(WEIR_SOURCES) $(WEIR_OBJECTS) $(WEIR_HEADERS) $(WEIR_C_SDK)/weir.mk $(firstword $(MAKEFILE_LIST))
 	mkdir -p .build

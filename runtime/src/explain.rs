@@ -114,7 +114,10 @@ pub async fn explain(log: &dyn Log, ledger: &str, stream: &str, sequence: u64) -
         let Some(cause) = cause else {
             return Ok(explanation);
         };
-        match cause.rsplit_once(':').map(|(stream, n)| (stream.to_owned(), n.parse())) {
+        match cause
+            .rsplit_once(':')
+            .map(|(stream, n)| (stream.to_owned(), n.parse()))
+        {
             Some((of, Ok(n))) => (stream, sequence) = (of, n),
             _ => {
                 explanation.broken = Some(format!("its cause is {cause}, which is no event"));
@@ -140,7 +143,12 @@ fn origin(stored: &Stored) -> Option<(String, u32, u64, String)> {
     let revision = by.next()?.parse().ok()?;
     let partition = by.next()?.parse().ok()?;
     let handler = by.next()?.to_owned();
-    Some((handler, partition, revision, stored.last_header(CAUSE_HEADER)?.to_owned()))
+    Some((
+        handler,
+        partition,
+        revision,
+        stored.last_header(CAUSE_HEADER)?.to_owned(),
+    ))
 }
 
 async fn emitted(
@@ -184,21 +192,34 @@ async fn emitted(
 }
 
 /// Other messages with the same cause, by the same handler: all in the batch around it.
-async fn beside(log: &dyn Log, ledger: &str, stored: &Stored, emitted: &Emitted) -> Result<Vec<Event>, Error> {
+async fn beside(
+    log: &dyn Log,
+    ledger: &str,
+    stored: &Stored,
+    emitted: &Emitted,
+) -> Result<Vec<Event>, Error> {
     let around = BATCH_MESSAGES_MAX as u64;
     let from = stored.sequence.saturating_sub(around).max(1);
     let messages = log.scan(ledger, ">", from, 2 * BATCH_MESSAGES_MAX).await?;
     let same = |other: &&Stored| {
         other.sequence != stored.sequence
-            && origin(other).is_some_and(|(handler, _, _, cause)| {
-                handler == emitted.handler && cause == emitted.cause
-            })
+            && origin(other)
+                .is_some_and(|(handler, _, _, cause)| handler == emitted.handler && cause == emitted.cause)
     };
-    Ok(messages.iter().filter(same).map(|other| event(ledger, other)).collect())
+    Ok(messages
+        .iter()
+        .filter(same)
+        .map(|other| event(ledger, other))
+        .collect())
 }
 
 fn cells(record: &Record) -> Vec<String> {
     let keys = record.keys.iter();
-    keys.flat_map(|delta| delta.cells.iter().map(|cell| format!("{}/{}", delta.key, cell.cell)))
-        .collect()
+    keys.flat_map(|delta| {
+        delta
+            .cells
+            .iter()
+            .map(|cell| format!("{}/{}", delta.key, cell.cell))
+    })
+    .collect()
 }

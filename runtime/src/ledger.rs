@@ -479,7 +479,10 @@ pub fn streams(config: &config::Ledger) -> [(String, StreamSettings); 5] {
         (subjects::bucket_stream(&config.name), bucket_settings(config)),
         (subjects::hosts_stream(&config.name), hosts_settings(config)),
         (subjects::handlers_stream(&config.name), handlers_settings(config)),
-        (subjects::artifacts_stream(&config.name), artifacts_settings(config)),
+        (
+            subjects::artifacts_stream(&config.name),
+            artifacts_settings(config),
+        ),
     ]
 }
 

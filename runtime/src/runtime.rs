@@ -92,8 +92,13 @@ impl Host {
     ) -> anyhow::Result<Host> {
         let attempts = Attempts::new(&format!("{:032x}", rand::random::<u128>()));
         let membership = loop {
-            let joined =
-                membership::join(log.clone(), &ledger.name, &config.host.name, attempts.incarnation()).await;
+            let joined = membership::join(
+                log.clone(),
+                &ledger.name,
+                &config.host.name,
+                attempts.incarnation(),
+            )
+            .await;
             let Err(membership::Error::Log(log::Error::Unavailable(reason))) = joined else {
                 break joined?;
             };
@@ -102,7 +107,8 @@ impl Host {
         };
         let code_cache = CodeCache::new(&config.host.data);
         let parts = Arc::new(Parts {
-            engine: Engine::new(config.host.instances, Some(code_cache)).context("starting the WebAssembly engine")?,
+            engine: Engine::new(config.host.instances, Some(code_cache))
+                .context("starting the WebAssembly engine")?,
             executor: Executor::start(config.host.threads).context("starting the execution threads")?,
             committer: Committer::start(log.clone(), &ledger.name, attempts.clone()),
             log: log.clone(),

@@ -176,7 +176,10 @@ impl Cluster {
     pub async fn start(size: usize) -> Result<Cluster> {
         let ports = (0..2 * size).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
         let (routes, monitors) = ports.split_at(size);
-        let all: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+        let all: Vec<String> = routes
+            .iter()
+            .map(|port| format!("\"nats://127.0.0.1:{port}\""))
+            .collect();
         let mut servers = Vec::new();
         for n in 0..size {
             servers.push(NatsServer::start_with(&format!(

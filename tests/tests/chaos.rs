@@ -121,7 +121,10 @@ impl Chaos {
                 let (_, host) = self.hosts.swap_remove(host);
                 self.start_host().await?;
                 let code = host.term().await?;
-                anyhow::ensure!(code == Some(0) || code == Some(1), "a drained host ended with {code:?}");
+                anyhow::ensure!(
+                    code == Some(0) || code == Some(1),
+                    "a drained host ended with {code:?}"
+                );
                 self.done.host_drains += 1;
             }
             60..70 => {
@@ -187,7 +190,10 @@ async fn nothing_is_lost_doubled_or_disordered_whatever_happens() -> Result<()> 
     if settled.is_err() {
         let handlers = chaos.weir.run(&["handlers"]).await?;
         let hosts = chaos.weir.run(&["hosts"]).await?;
-        eprintln!("{}{}{}{}", handlers.stdout, handlers.stderr, hosts.stdout, hosts.stderr);
+        eprintln!(
+            "{}{}{}{}",
+            handlers.stdout, handlers.stderr, hosts.stdout, hosts.stderr
+        );
     }
     settled?;
     let counts = check::per_key_sequence(&bus, LEDGER, "rotations.>").await?;

@@ -65,18 +65,27 @@ async fn a_handler_is_deployed_rolled_back_paused_and_removed() -> Result<()> {
     flights.publish(&system.bus, 500).await?;
     system.all_counted(&flights).await?;
     let handler = weir.handler("rotations").await?;
-    ensure!(handler["version"] == "b" && handler["hosts"].as_array().is_some_and(|h| h.len() == 2), "{handler}");
+    ensure!(
+        handler["version"] == "b" && handler["hosts"].as_array().is_some_and(|h| h.len() == 2),
+        "{handler}"
+    );
 
     weir.run(&["rollback", "rotations"]).await?.exits(0)?;
     ensure!(weir.handler("rotations").await?["version"] == "a");
-    let unknown = weir.run(&["rollback", "rotations", "--to", "ffff"]).await?.exits(2)?;
+    let unknown = weir
+        .run(&["rollback", "rotations", "--to", "ffff"])
+        .await?
+        .exits(2)?;
     ensure!(unknown.stderr.contains("no earlier deployment"), "{unknown:?}");
 
     weir.run(&["pause", "rotations"]).await?.exits(0)?;
     let before = system.bus.last_sequence(LEDGER).await?;
     flights.publish(&system.bus, 500).await?;
     ensure!(weir.handler("rotations").await?["state"] == "paused");
-    ensure!(system.bus.last_sequence(LEDGER).await? == before, "nothing is committed while paused");
+    ensure!(
+        system.bus.last_sequence(LEDGER).await? == before,
+        "nothing is committed while paused"
+    );
     weir.run(&["resume", "rotations"]).await?.exits(0)?;
     system.all_counted(&flights).await?;
     check::same_counts(
@@ -87,23 +96,45 @@ async fn a_handler_is_deployed_rolled_back_paused_and_removed() -> Result<()> {
     let history: Vec<Value> = weir.json(&["handlers", "--history", "rotations"]).await?;
     let told: Vec<(&str, &str)> = history
         .iter()
-        .map(|one| (one["version"].as_str().unwrap_or(""), one["desired"].as_str().unwrap_or("")))
+        .map(|one| {
+            (
+                one["version"].as_str().unwrap_or(""),
+                one["desired"].as_str().unwrap_or(""),
+            )
+        })
         .collect();
-    let expected = [("a", "running"), ("b", "running"), ("a", "running"), ("a", "paused"), ("a", "running")];
+    let expected = [
+        ("a", "running"),
+        ("b", "running"),
+        ("a", "running"),
+        ("a", "paused"),
+        ("a", "running"),
+    ];
     ensure!(told == expected, "{told:?}");
 
-    weir.run(&["remove", "rotations", "--purge-state"]).await?.exits(0)?;
+    weir.run(&["remove", "rotations", "--purge-state"])
+        .await?
+        .exits(0)?;
     let gone = weir.run(&["pause", "rotations"]).await?.exits(1)?;
     ensure!(gone.stderr.contains("not deployed"), "{gone:?}");
     let left = system.bus.read(LEDGER, "$WEIR.LEDGER.c.rotations.>").await?;
-    ensure!(left.len() == 8, "a tombstone for each partition, and {} records", left.len());
+    ensure!(
+        left.len() == 8,
+        "a tombstone for each partition, and {} records",
+        left.len()
+    );
 
     // The next one of that name is another: it begins at the first event, without state.
     weir.run(&["deploy", &versions.folder("a")]).await?.exits(0)?;
     let twice = flights.published * 2;
     system.emitted("rotations.>", twice as usize).await?;
-    let cells = weir.cells("rotations", flights.counts.keys().next().context("a key")?).await?;
-    ensure!(cells["n"] == flights.counts.values().next().context("a key")?.to_string(), "{cells:?}");
+    let cells = weir
+        .cells("rotations", flights.counts.keys().next().context("a key")?)
+        .await?;
+    ensure!(
+        cells["n"] == flights.counts.values().next().context("a key")?.to_string(),
+        "{cells:?}"
+    );
     Ok(())
 }
 
@@ -118,7 +149,11 @@ async fn code_changes_under_load() -> Result<()> {
     };
     let _a = system.launch.clone().name("a").start().await?;
     let _b = system.launch.clone().name("b").start().await?;
-    system.weir.run(&["deploy", &versions.folder("a")]).await?.exits(0)?;
+    system
+        .weir
+        .run(&["deploy", &versions.folder("a")])
+        .await?
+        .exits(0)?;
 
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let nats = system.nats.url();
@@ -133,7 +168,11 @@ async fn code_changes_under_load() -> Result<()> {
     });
     for n in 0..deployments {
         let version = ["b", "a"][n % 2];
-        system.weir.run(&["deploy", &versions.folder(version)]).await?.exits(0)?;
+        system
+            .weir
+            .run(&["deploy", &versions.folder(version)])
+            .await?
+            .exits(0)?;
     }
     let _ = stop.send(());
     let flights = load.await??;
@@ -153,7 +192,11 @@ async fn code_changes_under_load() -> Result<()> {
         let revision: u64 = revision.parse()?;
         let before = last.insert(partition.to_owned(), (revision, message.time));
         if let Some((before, time)) = before {
-            ensure!(before <= revision, "{partition} went back from {before} to {revision} at {}", message.sequence);
+            ensure!(
+                before <= revision,
+                "{partition} went back from {before} to {revision} at {}",
+                message.sequence
+            );
             if before < revision {
                 switches += 1;
                 pauses.push(message.time.saturating_sub(time));
@@ -169,7 +212,10 @@ async fn code_changes_under_load() -> Result<()> {
         pauses.get(pauses.len() / 2).map_or(0.0, ms),
         pauses.last().map_or(0.0, ms),
     );
-    ensure!(last.len() == 8 && switches >= deployments, "{switches} switches of {last:?}");
+    ensure!(
+        last.len() == 8 && switches >= deployments,
+        "{switches} switches of {last:?}"
+    );
     Ok(())
 }
 
@@ -181,7 +227,10 @@ async fn a_watched_folder_is_deployed_as_it_changes() -> Result<()> {
     let version = async |wanted: &str| {
         until(&format!("version {wanted} runs"), PATIENCE, async || {
             let found = system.weir.handler("rotations").await?;
-            ensure!(found["version"] == wanted && found["state"] == "running", "{found}");
+            ensure!(
+                found["version"] == wanted && found["state"] == "running",
+                "{found}"
+            );
             Ok(())
         })
         .await
@@ -227,15 +276,23 @@ async fn a_watched_folder_is_deployed_as_it_changes() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_were_replaced_do_not_come_back() -> Result<()> {
     let (system, versions) = (System::start().await?, Versions::new()?);
-    system.plugins.put("rotations", "folder", ROTATIONS, ROTATIONS_MANIFEST)?;
+    system
+        .plugins
+        .put("rotations", "folder", ROTATIONS, ROTATIONS_MANIFEST)?;
     let host = system.launch.start().await?;
-    system.weir.run(&["deploy", &versions.folder("b")]).await?.exits(0)?;
+    system
+        .weir
+        .run(&["deploy", &versions.folder("b")])
+        .await?
+        .exits(0)?;
     ensure!(host.term().await? == Some(0));
     let host = system.launch.start().await?;
     host.says("was replaced since by another deployment").await?;
     ensure!(system.weir.handler("rotations").await?["version"] == "b");
 
-    system.plugins.put("rotations", "newer", ROTATIONS, ROTATIONS_MANIFEST)?;
+    system
+        .plugins
+        .put("rotations", "newer", ROTATIONS, ROTATIONS_MANIFEST)?;
     until("the folder's new version runs", PATIENCE, async || {
         let found = system.weir.handler("rotations").await?;
         ensure!(found["version"] == "newer", "{found}");
@@ -280,11 +337,19 @@ async fn bad_deployments_hurt_nobody() -> Result<()> {
         bad.path().join("twin/handler.toml"),
         twin.replace("name = \"twin\"", "name = \"rotations\""),
     )?;
-    let both = weir.run(&["deploy", &bad.path().display().to_string()]).await?.exits(2)?;
+    let both = weir
+        .run(&["deploy", &bad.path().display().to_string()])
+        .await?
+        .exits(2)?;
     ensure!(both.stderr.contains("names are unique"), "{both:?}");
 
     // One that traps on its first event: its events are dead letters, others go on.
-    system.plugins.put("probe", "1", weir_tests::plugins::PROBE, weir_tests::system::PROBE_MANIFEST)?;
+    system.plugins.put(
+        "probe",
+        "1",
+        weir_tests::plugins::PROBE,
+        weir_tests::system::PROBE_MANIFEST,
+    )?;
     let probe = system.plugins.path().join("probe").display().to_string();
     weir.run(&["deploy", &probe]).await?.exits(0)?;
     let id = system.tell("k", "trap").await?;
@@ -317,11 +382,20 @@ async fn only_what_is_signed_is_run() -> Result<()> {
     let a = versions.folder("a");
     let unsigned = system.weir.run(&["deploy", &a]).await?.exits(1)?;
     ensure!(unsigned.stderr.contains("it is not signed"), "{unsigned:?}");
-    system.weir.run(&["deploy", &a, "--sign", &ours_file]).await?.exits(0)?;
+    system
+        .weir
+        .run(&["deploy", &a, "--sign", &ours_file])
+        .await?
+        .exits(0)?;
     let b = versions.folder("b");
-    let foreign = system.weir.run(&["deploy", &b, "--sign", &other_file]).await?.exits(1)?;
+    let foreign = system
+        .weir
+        .run(&["deploy", &b, "--sign", &other_file])
+        .await?
+        .exits(1)?;
     ensure!(
-        foreign.stderr.contains("not among the trusted keys") && foreign.stderr.contains("was deployed again"),
+        foreign.stderr.contains("not among the trusted keys")
+            && foreign.stderr.contains("was deployed again"),
         "{foreign:?}"
     );
     let mut flights = Flights::new(seed(), 20);
@@ -337,7 +411,9 @@ async fn an_event_is_explained_back_to_the_first() -> Result<()> {
     system.rotations()?;
     let second = "partitions = 1\n[[source]]\nstream = \"LEDGER\"\nsubjects = [\"rotations.>\"]\n[emit]\nsubjects = [\"out.>\"]\n";
     // Emits where the allowlist sends it: `rotations` of a rotation.
-    system.plugins.put("again", "7", ROTATIONS, &second.replace("out.>", "rotations.>"))?;
+    system
+        .plugins
+        .put("again", "7", ROTATIONS, &second.replace("out.>", "rotations.>"))?;
     let _host = system.launch.start().await?;
     let mut flights = Flights::new(seed(), 1);
     flights.publish(&system.bus, 1).await?;
@@ -349,10 +425,19 @@ async fn an_event_is_explained_back_to_the_first() -> Result<()> {
     let explained: Value = system.weir.json(&["explain", &event]).await?;
     let chain = explained["chain"].as_array().context("a chain")?;
     ensure!(chain.len() == 4, "{explained:#}");
-    ensure!(chain[0]["id"] == event && chain[0]["emitted"]["handler"] == "again", "{explained:#}");
-    ensure!(chain[0]["emitted"]["version"] == "7" && chain[0]["emitted"]["host"] == "h1", "{explained:#}");
+    ensure!(
+        chain[0]["id"] == event && chain[0]["emitted"]["handler"] == "again",
+        "{explained:#}"
+    );
+    ensure!(
+        chain[0]["emitted"]["version"] == "7" && chain[0]["emitted"]["host"] == "h1",
+        "{explained:#}"
+    );
     ensure!(chain[2]["emitted"]["handler"] == "rotations", "{explained:#}");
-    ensure!(chain[3]["id"] == "FLIGHTS:1" && chain[3]["emitted"].is_null(), "{explained:#}");
+    ensure!(
+        chain[3]["id"] == "FLIGHTS:1" && chain[3]["emitted"].is_null(),
+        "{explained:#}"
+    );
     let said = system.weir.run(&["explain", &event]).await?.exits(0)?;
     ensure!(said.stdout.contains("no handler emitted it"), "{said:?}");
     system.weir.run(&["explain", "FLIGHTS:99"]).await?.exits(1)?;

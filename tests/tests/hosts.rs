@@ -26,13 +26,17 @@ async fn owned(system: &System) -> Result<BTreeMap<String, usize>> {
 
 /// Waits until exactly these hosts own all partitions, each some.
 async fn shared_among(system: &System, hosts: &[&str]) -> Result<()> {
-    until(&format!("partitions are shared among {hosts:?}"), PATIENCE, async || {
-        let owned = owned(system).await?;
-        let all: usize = owned.values().sum();
-        ensure!(all == PARTITIONS && owned.keys().eq(hosts), "{owned:?}");
-        ensure!(owned.values().all(|partitions| *partitions > 0), "{owned:?}");
-        Ok(())
-    })
+    until(
+        &format!("partitions are shared among {hosts:?}"),
+        PATIENCE,
+        async || {
+            let owned = owned(system).await?;
+            let all: usize = owned.values().sum();
+            ensure!(all == PARTITIONS && owned.keys().eq(hosts), "{owned:?}");
+            ensure!(owned.values().all(|partitions| *partitions > 0), "{owned:?}");
+            Ok(())
+        },
+    )
     .await
 }
 
@@ -91,7 +95,10 @@ async fn a_killed_host_is_replaced() -> Result<()> {
         flights.publish(&system.bus, 2_000).await?;
         system.all_counted(&flights).await?;
         let hosts: Vec<Value> = system.weir.json(&["hosts"]).await?;
-        let his = hosts.iter().find(|host| host["host"] == *name).context("it is there")?;
+        let his = hosts
+            .iter()
+            .find(|host| host["host"] == *name)
+            .context("it is there")?;
         let his: Vec<u64> = his["owns"]["rotations"]
             .as_array()
             .context("what it owns")?
@@ -106,13 +113,18 @@ async fn a_killed_host_is_replaced() -> Result<()> {
         system.all_counted(&flights).await?;
         let mut first: BTreeMap<u64, u64> = BTreeMap::new();
         for message in system.bus.read(LEDGER, "rotations.>").await? {
-            let partition = message.header("Weir-By").and_then(|by| by.split(':').nth(1)?.parse().ok());
+            let partition = message
+                .header("Weir-By")
+                .and_then(|by| by.split(':').nth(1)?.parse().ok());
             let partition: u64 = partition.context("an event without Weir-By")?;
             if message.sequence > before && his.contains(&partition) {
                 first.entry(partition).or_insert(message.time);
             }
         }
-        ensure!(first.len() == his.len(), "commits of {first:?}, and not of all of {his:?}");
+        ensure!(
+            first.len() == his.len(),
+            "commits of {first:?}, and not of all of {his:?}"
+        );
         let last = first.values().max().context("it owned something")?;
         times.push(Duration::from_nanos(last.saturating_sub(killed)));
         shared_among(&system, &["stays"]).await?;
@@ -137,7 +149,10 @@ async fn a_name_is_one_hosts() -> Result<()> {
     let first = system.launch.clone().name("twin").start().await?;
     let second = system.launch.clone().name("twin").spawn()?;
     let (code, said) = second.ends().await?;
-    ensure!(code == Some(1) && said.contains("a host named twin runs on this ledger already"), "{said}");
+    ensure!(
+        code == Some(1) && said.contains("a host named twin runs on this ledger already"),
+        "{said}"
+    );
     let mut flights = Flights::new(seed(), 20);
     flights.publish(&system.bus, 200).await?;
     system.all_counted(&flights).await?;

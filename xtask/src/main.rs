@@ -55,6 +55,15 @@ enum Command {
     Test,
     /// Sets up, runs two handlers over a year of real flights, and checks every number
     Demo(demo::Arguments),
+    /// Sets up, then kills, stops and deploys at random on a cluster, and counts every event
+    Chaos {
+        /// How long
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// Of the faults; a failed run prints its own
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Sets up and measures; the arguments are those of weir-bench
     Bench {
         /// Compares guest languages instead, and writes the table of docs/languages.md
@@ -72,6 +81,7 @@ fn main() -> ExitCode {
         Command::Plugins { names, lang } => plugins::command(&names, &lang),
         Command::Test => test::command(),
         Command::Demo(arguments) => demo::command(&arguments),
+        Command::Chaos { minutes, seed } => test::chaos(minutes, seed),
         Command::Bench { languages, arguments } => bench::command(languages, &arguments),
     };
     match result {

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all that must hold before a change is taken.
+//! `cargo xtask test`: all that must hold before a change is taken. `cargo xtask chaos`: for longer than that.
 
 use std::time::Instant;
 
@@ -65,4 +65,35 @@ pub fn command() -> Result<()> {
 
     eprintln!("all checks and tests passed in {} s", started.elapsed().as_secs());
     Ok(())
+}
+
+/// The test of that name, for longer.
+pub fn chaos(minutes: f64, seed: Option<u64>) -> Result<()> {
+    let server = setup::nats_server()?;
+    plugins::build(&["rotations".into()], &[])?;
+    exec::run(exec::cargo().current_dir(root()).args([
+        "build",
+        "--workspace",
+        "--all-targets",
+        "--release",
+        "--locked",
+    ]))?;
+    let mut test = exec::cargo();
+    test.current_dir(root())
+        .env(setup::NATS_SERVER_VARIABLE, &server)
+        .env("WEIR_CHAOS_MINUTES", minutes.to_string());
+    if let Some(seed) = seed {
+        test.env("WEIR_SEED", seed.to_string());
+    }
+    exec::run(test.args([
+        "test",
+        "--workspace",
+        "--release",
+        "--locked",
+        "--test",
+        "all",
+        "chaos::",
+        "--",
+        "--nocapture",
+    ]))
 }

@@ -35,7 +35,10 @@ pub async fn explain(options: &Options, arguments: &Arguments) -> anyhow::Result
         Some((stream, sequence))
     });
     let Some((stream, sequence)) = parsed else {
-        return Err(WrongUse(format!("`{event}` must be a stream and a sequence, like SHOP:5012")).into());
+        return Err(WrongUse(format!(
+            "`{event}` must be a stream and a sequence, like SHOP:5012"
+        ))
+        .into());
     };
     let (log, ledger) = super::connect(options).await?;
     let explanation = explain::explain(&log, &ledger, stream, sequence).await?;
@@ -49,12 +52,20 @@ pub async fn explain(options: &Options, arguments: &Arguments) -> anyhow::Result
 fn say(explanation: &Explanation) -> std::io::Result<()> {
     for step in &explanation.chain {
         let event = &step.event;
-        print::line(&format!("{}  {}  {}", event.id, event.subject, print::time(event.time)))?;
+        print::line(&format!(
+            "{}  {}  {}",
+            event.id,
+            event.subject,
+            print::time(event.time)
+        ))?;
         let Some(by) = &step.emitted else {
             print::line("  no handler emitted it")?;
             continue;
         };
-        let digest = by.digest.as_deref().map(|digest| &digest[..digest.len().min(DIGEST_SHOWN)]);
+        let digest = by
+            .digest
+            .as_deref()
+            .map(|digest| &digest[..digest.len().min(DIGEST_SHOWN)]);
         let host = by.host.as_deref().map(|host| format!(" on host {host}"));
         print::line(&format!(
             "  emitted by {} version {} ({}), deployment {}, partition {}{}",

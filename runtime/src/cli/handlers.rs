@@ -76,7 +76,9 @@ pub async fn handlers(options: &Options, arguments: &Arguments) -> anyhow::Resul
         return history(&log, &ledger, name, arguments.json).await;
     }
     if let Err(log::Error::NoStream(_)) = log.stream(&hosts_stream(&ledger)).await {
-        bail!("no host has ever run on ledger {ledger}; check the name (--ledger), or start one with `weir run`");
+        bail!(
+            "no host has ever run on ledger {ledger}; check the name (--ledger), or start one with `weir run`"
+        );
     }
     let statuses = settle::statuses(&log, &ledger).await?;
     let deployed = Registry::of(&log, &ledger).all().await?;
@@ -166,7 +168,9 @@ fn row(handler: &Handler) -> [String; 10] {
 fn explain(handler: &Handler) -> std::io::Result<()> {
     for (host, reason) in &handler.refused {
         let name = &handler.name;
-        print::line(&format!("{name}: host {host} refused the deployment, and goes on as before: {reason}"))?;
+        print::line(&format!(
+            "{name}: host {host} refused the deployment, and goes on as before: {reason}"
+        ))?;
     }
     for source in &handler.stopped_sources {
         print::line(&format!("{}: source stopped: {source}", handler.name))?;
@@ -220,7 +224,10 @@ fn merge(hosts: &[HostStatus], deployed: &[Registered]) -> Vec<Handler> {
     let mut handlers: Vec<Handler> = by_name.into_values().map(|on| merge_one(&on)).collect();
     for Registered { deployment, .. } in deployed {
         let paused = deployment.desired == Desired::Paused;
-        match handlers.iter_mut().find(|handler| handler.name == deployment.name) {
+        match handlers
+            .iter_mut()
+            .find(|handler| handler.name == deployment.name)
+        {
             Some(handler) if paused => handler.state = "paused".into(),
             Some(_) => {}
             None => handlers.push(Handler {
@@ -399,7 +406,10 @@ mod tests {
             (["running", "stopped"], "stopped"),
             (["running", "standby"], "standby"),
         ] {
-            let merged = merge(&[host("one", "1", 0, &[(0, states[0], 0), (1, states[1], 0)])], &[]);
+            let merged = merge(
+                &[host("one", "1", 0, &[(0, states[0], 0), (1, states[1], 0)])],
+                &[],
+            );
             assert_eq!(merged[0].state, expected, "{states:?}");
         }
         let mut stopped = host("one", "1", 0, &[(0, "running", 0)]);

@@ -42,7 +42,10 @@ struct Host {
 
 pub async fn hosts(options: &Options, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let (log, ledger) = super::connect(options).await?;
-    let found = match log.last_many(&hosts_stream(&ledger), &[alive_keys(&ledger)]).await {
+    let found = match log
+        .last_many(&hosts_stream(&ledger), &[alive_keys(&ledger)])
+        .await
+    {
         Err(log::Error::NoStream(_)) => {
             anyhow::bail!(
                 "no host has ever run on ledger {ledger}; check the name (--ledger), or start one with `weir run`"
@@ -62,7 +65,9 @@ pub async fn hosts(options: &Options, arguments: &Arguments) -> anyhow::Result<E
             .find(|status| status.host == beat.host && status.incarnation == beat.incarnation);
         let not_ready = status.map(|status| status.not_ready.clone()).unwrap_or_default();
         hosts.push(Host {
-            version: status.map(|status| status.weir_version.clone()).unwrap_or_default(),
+            version: status
+                .map(|status| status.weir_version.clone())
+                .unwrap_or_default(),
             http: status.map(|status| status.http.clone()).unwrap_or_default(),
             state: match (beat.leaving, not_ready.is_empty()) {
                 (true, _) => "leaving",
@@ -70,11 +75,18 @@ pub async fn hosts(options: &Options, arguments: &Arguments) -> anyhow::Result<E
                 (_, false) => "not-ready",
             },
             not_ready,
-            rate: status.map_or(0.0, |status| status.handlers.iter().map(|handler| handler.rate).sum()),
+            rate: status.map_or(0.0, |status| {
+                status.handlers.iter().map(|handler| handler.rate).sum()
+            }),
             owns: beat
                 .holds
                 .into_iter()
-                .map(|(handler, ranges)| (handler, ranges.into_iter().flat_map(|(from, to)| from..=to).collect()))
+                .map(|(handler, ranges)| {
+                    (
+                        handler,
+                        ranges.into_iter().flat_map(|(from, to)| from..=to).collect(),
+                    )
+                })
                 .collect(),
             host: beat.host,
         });

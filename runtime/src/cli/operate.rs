@@ -70,7 +70,15 @@ pub async fn rollback(options: &Options, arguments: &Rollback) -> anyhow::Result
         "weir: back to version {} ({})",
         registered.deployment.version, registered.deployment.digest
     );
-    settled(&log, &ledger, name, registered.revision, &arguments.patience, arguments.json).await
+    settled(
+        &log,
+        &ledger,
+        name,
+        registered.revision,
+        &arguments.patience,
+        arguments.json,
+    )
+    .await
 }
 
 pub async fn pause(options: &Options, which: &Which) -> anyhow::Result<ExitCode> {

@@ -149,9 +149,7 @@ pub async fn wait(
         let now = Instant::now();
         let mut hosts = Vec::new();
         for status in statuses(log, ledger).await? {
-            let heard = heard
-                .entry(status.host.clone())
-                .or_insert((status.time_ms, now));
+            let heard = heard.entry(status.host.clone()).or_insert((status.time_ms, now));
             if heard.0 != status.time_ms {
                 *heard = (status.time_ms, now);
             }
@@ -296,10 +294,7 @@ mod tests {
                 Progress::Switching,
             ),
             (host(7, true, &[("starting", 7)]), Progress::Switching),
-            (
-                host(7, true, &[("running", 7), ("standby", 3)]),
-                Progress::Done,
-            ),
+            (host(7, true, &[("running", 7), ("standby", 3)]), Progress::Done),
             (host(8, true, &[("retrying", 8)]), Progress::Done),
             (host(7, true, &[]), Progress::Done),
         ] {

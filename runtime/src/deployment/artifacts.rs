@@ -80,14 +80,19 @@ impl<'a> Artifacts<'a> {
     /// # Errors
     /// Of the log. A store that was interrupted leaves chunks that nobody refers to.
     pub async fn put(&self, digest: &str, wasm: &[u8]) -> Result<(), Error> {
-        if self.info(digest).await?.is_some_and(|info| info.size == wasm.len()) {
+        if self
+            .info(digest)
+            .await?
+            .is_some_and(|info| info.size == wasm.len())
+        {
             return Ok(());
         }
         let nuid = format!("{:022x}", rand::random::<u128>() >> 40);
         let subject = format!("$O.{}.C.{nuid}", self.bucket);
         // An object is its chunks in the order in which they are stored.
         for chunk in wasm.chunks(CHUNK_BYTES) {
-            self.append(&subject, Bytes::copy_from_slice(chunk), false).await?;
+            self.append(&subject, Bytes::copy_from_slice(chunk), false)
+                .await?;
         }
         let info = Info {
             name: digest.into(),
@@ -131,7 +136,9 @@ impl<'a> Artifacts<'a> {
                 .await?;
             let Some(last) = chunks.last() else { break };
             from = last.sequence + 1;
-            chunks.iter().for_each(|chunk| wasm.extend_from_slice(&chunk.data));
+            chunks
+                .iter()
+                .for_each(|chunk| wasm.extend_from_slice(&chunk.data));
             if wasm.len() >= info.size {
                 break;
             }

@@ -38,13 +38,13 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later, without anybody's doing.
     pub fn is_transient(&self) -> bool {
-        let append = |error: &AppendError| matches!(error, AppendError::Unknown(_) | AppendError::Busy { .. });
+        let append =
+            |error: &AppendError| matches!(error, AppendError::Unknown(_) | AppendError::Busy { .. });
         let log = |error: &log::Error| matches!(error, log::Error::Unavailable(_));
         match self {
             Error::Registry(RegistryError::Overtaken(_)) => true,
-            Error::Registry(RegistryError::Append(error)) | Error::Artifact(artifacts::Error::Append(error)) => {
-                append(error)
-            }
+            Error::Registry(RegistryError::Append(error))
+            | Error::Artifact(artifacts::Error::Append(error)) => append(error),
             Error::Registry(RegistryError::Log(error))
             | Error::Artifact(artifacts::Error::Log(error))
             | Error::Log(error) => log(error),

@@ -162,10 +162,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary folder");
         write(dir.path(), "old", b"1");
         let mut folder = Folder::new(dir.path());
-        let loaded: Vec<Deployed> = plugins::load_folder(dir.path())
-            .into_iter()
-            .flatten()
-            .collect();
+        let loaded: Vec<Deployed> = plugins::load_folder(dir.path()).into_iter().flatten().collect();
         folder.handled(&loaded);
         assert!(folder.look().is_empty());
 

@@ -74,7 +74,9 @@ pub enum Error {
     Log(#[from] log::Error),
     #[error("handler {0} is not deployed; `weir handlers` lists those that are")]
     Unknown(String),
-    #[error("handler {0} was deployed by somebody else at the same time; look at `weir handlers --history {0}`, and try again")]
+    #[error(
+        "handler {0} was deployed by somebody else at the same time; look at `weir handlers --history {0}`, and try again"
+    )]
     Overtaken(String),
     #[error("the deployment could not be written: {0}")]
     Append(AppendError),
@@ -121,7 +123,11 @@ pub fn now_ms() -> u64 {
 /// Who this is, for people: `<user>@<machine>`.
 pub fn deployer() -> String {
     let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME"));
-    format!("{}@{}", user.unwrap_or_else(|_| "?".into()), crate::os::hostname())
+    format!(
+        "{}@{}",
+        user.unwrap_or_else(|_| "?".into()),
+        crate::os::hostname()
+    )
 }
 
 /// The deployments of one ledger.
@@ -216,7 +222,11 @@ impl<'a> Registry<'a> {
             expected: Some(before.map_or(0, |before| before.revision)),
             ..Append::default()
         };
-        match self.log.append(&handlers_stream(self.ledger), vec![message]).await {
+        match self
+            .log
+            .append(&handlers_stream(self.ledger), vec![message])
+            .await
+        {
             Ok(appended) => Ok(appended.sequence),
             Err(AppendError::Fenced(_) | AppendError::Busy { .. }) => {
                 Err(Error::Overtaken(deployment.name.clone()))
@@ -348,6 +358,9 @@ mod tests {
             data: br#"{"format":2,"name":3}"#.as_slice().into(),
         };
         let error = decode(&stored).expect_err("too new").to_string();
-        assert!(error.contains("upgrade") && error.contains("revision 7"), "{error}");
+        assert!(
+            error.contains("upgrade") && error.contains("revision 7"),
+            "{error}"
+        );
     }
 }

@@ -35,8 +35,8 @@ fn message(name: &str, digest: &str, manifest: &str) -> Vec<u8> {
 /// # Errors
 /// It is no seed.
 pub fn sign(seed: &str, name: &str, digest: &str, manifest: &str) -> anyhow::Result<Signature> {
-    let pair =
-        KeyPair::from_seed(seed.trim()).context("not an NKey seed; `nk -gen user` or `nsc generate nkey` make one")?;
+    let pair = KeyPair::from_seed(seed.trim())
+        .context("not an NKey seed; `nk -gen user` or `nsc generate nkey` make one")?;
     let signature = pair
         .sign(&message(name, digest, manifest))
         .context("the seed does not sign")?;
@@ -61,7 +61,9 @@ pub fn check(
         return Ok(());
     }
     let Some(signature) = signature else {
-        bail!("it is not signed, and this host runs only what one of its trusted keys has signed (`weir deploy --sign`)");
+        bail!(
+            "it is not signed, and this host runs only what one of its trusted keys has signed (`weir deploy --sign`)"
+        );
     };
     if !trusted.contains(&signature.key) {
         bail!(
@@ -96,7 +98,11 @@ mod tests {
             check(&trusted, signature, "h", "d", manifest).map_err(|error| error.to_string())
         };
         assert_eq!(check(Some(&signature), "m"), Ok(()));
-        assert!(check(Some(&signature), "M").expect_err("changed").contains("wrong"));
+        assert!(
+            check(Some(&signature), "M")
+                .expect_err("changed")
+                .contains("wrong")
+        );
         assert!(check(None, "m").expect_err("unsigned").contains("not signed"));
         let foreign = sign(&other.seed().expect("a seed"), "h", "d", "m").expect("signs");
         assert!(

@@ -42,6 +42,9 @@ const UNDISPUTED_AFTER: Duration = Duration::from_secs(5);
 /// Pause before a partition is taken over again after trouble, with jitter.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long a newer deployment is waited for before the last record is looked at again.
+const BEHIND_PAUSE: Duration = Duration::from_secs(2);
+
 /// Pause while something has to be mended by somebody.
 const STOPPED_PAUSE: Duration = Duration::from_secs(3);
 
@@ -93,13 +96,13 @@ impl Lane {
         let budget = self.context.budget.clone();
         let mut share = None;
         while !*self.drain.borrow() {
-            self.take_version();
             if !self.ownership.mine() {
                 (share, claim) = (None, Claim::Any);
             }
             if !self.its_turn().await {
                 break;
             }
+            self.take_version();
             self.ownership.hold(true);
             share.get_or_insert_with(|| budget.share());
             let began = Instant::now();
@@ -132,6 +135,14 @@ impl Lane {
                     );
                     End::Fenced
                 }
+                Err(Failure::Behind(reason)) => {
+                    info!(partition = self.partition, reason, "waiting for a newer deployment");
+                    self.show(State::Starting, Some(reason));
+                    let mut versions = self.versions.clone();
+                    let news = tokio::time::timeout(BEHIND_PAUSE, versions.changed());
+                    self.dropping_chunks(news).await;
+                    continue;
+                }
                 Err(Failure::Unavailable(reason)) => End::Restart(reason),
                 Err(Failure::Stopped(reason)) => End::Stopped(reason),
             };
@@ -153,7 +164,8 @@ impl Lane {
                     );
                     let reason = "another host took the partition over".to_owned();
                     self.show(State::Standby, Some(reason));
-                    self.pause(fenced_pause.mul_f64(rand::random_range(1.0..2.0))).await;
+                    self.pause(fenced_pause.mul_f64(rand::random_range(1.0..2.0)))
+                        .await;
                     fenced_pause = (fenced_pause * 2).min(FENCED_PAUSE_MAX);
                 }
                 End::Restart(reason) => {

@@ -62,6 +62,9 @@ pub enum Claim {
 pub enum Failure {
     #[error("partition is owned by host {0}")]
     Fenced(String),
+    /// A later deployment than this host knows has run: it will hear of it.
+    #[error("{0}")]
+    Behind(String),
     /// Goes on by itself when NATS answers again.
     #[error("{0}")]
     Unavailable(String),
@@ -127,7 +130,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
         && record.manifest_revision > context.revision
     {
         // Rule 12: old code must not take over what newer code has written.
-        return Err(Failure::Unavailable(format!(
+        return Err(Failure::Behind(format!(
             "the partition has run deployment {} already, and this host knows {}; waiting for it",
             record.manifest_revision, context.revision
         )));

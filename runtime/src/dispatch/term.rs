@@ -403,7 +403,11 @@ impl<'a> Term<'a> {
         // What the old code could not do the new one may try at once.
         if self.retry_at.take().is_some() {
             self.lane.show(State::Running, None);
-            workspace.events.front_mut().into_iter().for_each(|first| first.attempts = 0);
+            workspace
+                .events
+                .front_mut()
+                .into_iter()
+                .for_each(|first| first.attempts = 0);
         }
     }
 

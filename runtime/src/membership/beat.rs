@@ -34,10 +34,6 @@ impl Beat {
     /// Whether it holds a partition.
     pub fn has(&self, handler: &str, partition: u32) -> bool {
         let ranges = self.holds.get(handler);
-        ranges.is_some_and(|ranges| {
-            ranges
-                .iter()
-                .any(|(from, to)| (*from..=*to).contains(&partition))
-        })
+        ranges.is_some_and(|ranges| ranges.iter().any(|(from, to)| (*from..=*to).contains(&partition)))
     }
 }

@@ -72,12 +72,7 @@ type Sending = BoxFuture<'static, Result<u64, AppendError>>;
 ///
 /// # Errors
 /// The name is taken, or nothing can be written.
-pub async fn join(
-    log: SharedLog,
-    ledger: &str,
-    host: &str,
-    incarnation: &str,
-) -> Result<Membership, Error> {
+pub async fn join(log: SharedLog, ledger: &str, host: &str, incarnation: &str) -> Result<Membership, Error> {
     let holdings = Holdings::default();
     let (leave, leaving) = watch::channel(false);
     let (view, shown) = watch::channel(Arc::new(View::default()));
@@ -197,7 +192,9 @@ impl Task {
         self.beat.holds = self.holdings.ranges();
         let message = Append {
             subject: alive_key(&self.ledger, &self.beat.host),
-            data: serde_json::to_vec(&self.beat).expect("a beat is plain data").into(),
+            data: serde_json::to_vec(&self.beat)
+                .expect("a beat is plain data")
+                .into(),
             expected: Some(self.sequence),
             ttl_s: Some(BEAT_TTL_S),
             ..Append::default()
@@ -301,7 +298,8 @@ impl Task {
             return;
         };
         let namesake = last.as_ref().and_then(decode);
-        let taken = namesake.is_some_and(|beat| beat.incarnation != self.beat.incarnation && !beat.has_ended());
+        let taken =
+            namesake.is_some_and(|beat| beat.incarnation != self.beat.incarnation && !beat.has_ended());
         if !taken {
             self.sequence = last.map_or(0, |last| last.sequence);
         } else if !std::mem::replace(&mut self.lost_name, true) {
@@ -323,7 +321,10 @@ impl Task {
                 return false;
             }
             if !shown.sharing().eq(view.sharing()) {
-                info!(hosts = view.sharing().collect::<Vec<_>>().join(","), "partitions are shared among");
+                info!(
+                    hosts = view.sharing().collect::<Vec<_>>().join(","),
+                    "partitions are shared among"
+                );
             }
             *shown = Arc::new(view);
             true
@@ -340,7 +341,10 @@ impl Task {
             ..Append::default()
         };
         let log = self.log.clone();
-        if let Err(AppendError::Fenced(_)) = log.append(&hosts_stream(&self.ledger), vec![message.clone()]).await {
+        if let Err(AppendError::Fenced(_)) = log
+            .append(&hosts_stream(&self.ledger), vec![message.clone()])
+            .await
+        {
             // The last beat was still on its way.
             self.look().await;
             let again = Append {

@@ -40,13 +40,12 @@ impl View {
     pub fn holder(&self, me: &str, handler: &str, partition: u32) -> Option<&Arc<str>> {
         let has = |holds: &Holds| {
             let ranges = holds.get(handler);
-            ranges.is_some_and(|ranges| {
-                ranges
-                    .iter()
-                    .any(|(from, to)| (*from..=*to).contains(&partition))
-            })
+            ranges.is_some_and(|ranges| ranges.iter().any(|(from, to)| (*from..=*to).contains(&partition)))
         };
-        let mut holders = self.alive.iter().filter(|(name, holds)| &***name != me && has(holds));
+        let mut holders = self
+            .alive
+            .iter()
+            .filter(|(name, holds)| &***name != me && has(holds));
         holders.next().map(|(name, _)| name)
     }
 
@@ -149,7 +148,9 @@ impl Members {
     /// Who is alive now.
     pub fn view(&mut self, now: Instant) -> View {
         // Silence counts only while we hear ourselves.
-        let hears = self.own_at.is_some_and(|own| now.duration_since(own) < DEAD_AFTER);
+        let hears = self
+            .own_at
+            .is_some_and(|own| now.duration_since(own) < DEAD_AFTER);
         if hears {
             self.heard
                 .retain(|_, heard| now.duration_since(heard.at) < DEAD_AFTER);

@@ -202,7 +202,12 @@ impl Handlers {
         );
         let mut messages = Vec::new();
         loop {
-            let failed = match self.parts.log.read(&stream, std::slice::from_ref(&keys), self.seen + 1).await {
+            let failed = match self
+                .parts
+                .log
+                .read(&stream, std::slice::from_ref(&keys), self.seen + 1)
+                .await
+            {
                 Err(error) => error,
                 Ok(mut reader) => loop {
                     if let Err(error) = reader.next(&mut messages).await {
@@ -386,7 +391,11 @@ impl Supervisor {
             revision = version.revision,
             partitions = version.manifest.partitions,
             "{}",
-            if self.running.is_some() { "switching" } else { "starting" }
+            if self.running.is_some() {
+                "switching"
+            } else {
+                "starting"
+            }
         );
         match &self.running {
             Some(running) if running.takes(&version, generation) => running.switch(version),

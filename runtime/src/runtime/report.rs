@@ -67,9 +67,14 @@ impl Report {
                 tokio::time::sleep(STATUS_SOON).await;
             }
             let entries = self.roster.all();
-            let handlers: Vec<HandlerStatus> =
-                entries.iter().map(|entry| of_handler(entry, &mut counted)).collect();
-            for gone in shown.iter().filter(|name| !handlers.iter().any(|h| h.name == **name)) {
+            let handlers: Vec<HandlerStatus> = entries
+                .iter()
+                .map(|entry| of_handler(entry, &mut counted))
+                .collect();
+            for gone in shown
+                .iter()
+                .filter(|name| !handlers.iter().any(|h| h.name == **name))
+            {
                 status.clear(&format!("handler {gone}"));
                 counted.remove(gone);
             }
@@ -152,7 +157,11 @@ fn of_handler(entry: &Entry, counted: &mut Counted) -> HandlerStatus {
         ..HandlerStatus::default()
     };
     if let Some(shown) = &entry.running {
-        of_running(shown, counted.entry(deployment.name.clone()).or_default(), &mut status);
+        of_running(
+            shown,
+            counted.entry(deployment.name.clone()).or_default(),
+            &mut status,
+        );
     }
     status
 }

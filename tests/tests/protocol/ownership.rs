@@ -51,7 +51,8 @@ async fn neither_partitions_nor_key_change_in_place() {
     }
     host.drain().await;
     let host = world.host("b", &[probe(4, "")]).await;
-    host.not_ready("it has 2 partitions in this ledger, and `partitions` says 4").await;
+    host.not_ready("it has 2 partitions in this ledger, and `partitions` says 4")
+        .await;
     let event = world.tell("k1", COUNT).await;
     world.handled("k1", 2, event).await;
     host.drain().await;
@@ -62,7 +63,8 @@ async fn neither_partitions_nor_key_change_in_place() {
     );
     let other_key = handler("probe", weir_tests::plugins::PROBE, &manifest);
     let host = world.host("c", &[other_key]).await;
-    host.not_ready("it has its key from `subject_token 2` in this ledger").await;
+    host.not_ready("it has its key from `subject_token 2` in this ledger")
+        .await;
     host.drain().await;
 
     let host = world.host("d", &[probe(2, "")]).await;

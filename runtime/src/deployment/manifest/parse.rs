@@ -121,7 +121,11 @@ fn name(document: Document<'_>, name: Spanned<String>) -> Result<String, Error> 
     Ok(name.into_inner())
 }
 
-fn component(document: Document<'_>, is_here: bool, component: &Spanned<String>) -> Result<std::path::PathBuf, Error> {
+fn component(
+    document: Document<'_>,
+    is_here: bool,
+    component: &Spanned<String>,
+) -> Result<std::path::PathBuf, Error> {
     let folder = document.file.parent().unwrap_or(std::path::Path::new(""));
     let path = folder.join(component.get_ref());
     if component.get_ref().is_empty() || (is_here && !path.is_file()) {

@@ -47,12 +47,14 @@ fn read(text: &str) -> Result<Manifest, String> {
         std::fs::write(folder.path().join(component), b"\0asm").expect("a component");
     }
     std::fs::write(folder.path().join(FILE_NAME), text).expect("a manifest");
-    Manifest::read(folder.path()).map(|(manifest, _)| manifest).map_err(|error| {
-        // The folder's name is random: leave what stands behind it.
-        let text = error.to_string();
-        let prefix = format!("{}/", folder.path().display());
-        text.replace(&prefix, "")
-    })
+    Manifest::read(folder.path())
+        .map(|(manifest, _)| manifest)
+        .map_err(|error| {
+            // The folder's name is random: leave what stands behind it.
+            let text = error.to_string();
+            let prefix = format!("{}/", folder.path().display());
+            text.replace(&prefix, "")
+        })
 }
 
 #[test]
