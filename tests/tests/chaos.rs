@@ -121,8 +121,9 @@ impl Chaos {
                 let (_, host) = self.hosts.swap_remove(host);
                 self.start_host().await?;
                 let code = host.term().await?;
+                // None: the signal came before it listened to any.
                 anyhow::ensure!(
-                    code == Some(0) || code == Some(1),
+                    code.is_none_or(|code| code < 2),
                     "a drained host ended with {code:?}"
                 );
                 self.done.host_drains += 1;

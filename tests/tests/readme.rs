@@ -224,7 +224,7 @@ fn words(command: &str) -> Vec<String> {
 fn with_path<'a>(words: &[&'a str]) -> Vec<&'a str> {
     words
         .iter()
-        .map(|word| match word.ends_with(".wasm") {
+        .map(|word| match word.ends_with(".wasm") || word.starts_with("plugins/") {
             true => Box::leak(repository().join(word).display().to_string().into_boxed_str()),
             false => *word,
         })
