@@ -224,10 +224,12 @@ fn words(command: &str) -> Vec<String> {
 fn with_path<'a>(words: &[&'a str]) -> Vec<&'a str> {
     words
         .iter()
-        .map(|word| match word.ends_with(".wasm") || word.starts_with("plugins/") {
-            true => Box::leak(repository().join(word).display().to_string().into_boxed_str()),
-            false => *word,
-        })
+        .map(
+            |word| match word.ends_with(".wasm") || word.starts_with("plugins/") {
+                true => Box::leak(repository().join(word).display().to_string().into_boxed_str()),
+                false => *word,
+            },
+        )
         .collect()
 }
 

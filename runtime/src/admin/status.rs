@@ -108,8 +108,11 @@ pub struct HandlerStatus {
     #[serde(default)]
     pub refused: Option<String>,
     pub partitions: Vec<PartitionStatus>,
-    /// Events of all sources not yet read.
+    /// Events of all sources not yet read: of all partitions, unless `reads_own`.
     pub unread: u64,
+    /// The host reads only what its partitions get.
+    #[serde(default)]
+    pub reads_own: bool,
     /// Events committed per second, over the last few seconds.
     pub rate: f64,
     /// Failed invocations since the host started.

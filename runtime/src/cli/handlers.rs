@@ -279,9 +279,17 @@ fn merge_one(on: &[(&str, &HandlerStatus)]) -> Handler {
         .values()
         .map(|partition| partition.status.waiting)
         .sum();
-    // Each host counts the same source for its own partitions: the largest is
-    // nearest to the truth.
-    let unread = on.iter().map(|(_, handler)| handler.unread).max().unwrap_or(0);
+    // Each host that reads a whole source counts the same: the largest is nearest to
+    // the truth. Those that read what is theirs count each their own.
+    let unread = on
+        .iter()
+        .filter(|(_, handler)| !handler.reads_own)
+        .map(|(_, handler)| handler.unread);
+    let own = on
+        .iter()
+        .filter(|(_, handler)| handler.reads_own)
+        .map(|(_, handler)| handler.unread);
+    let unread = unread.max().unwrap_or(0) + own.sum::<u64>();
     let mut lost: BTreeMap<String, u64> = BTreeMap::new();
     for (source, messages) in on.iter().flat_map(|(_, handler)| &handler.lost) {
         let most = lost.entry(source.clone()).or_default();

@@ -84,6 +84,9 @@ pub struct Manifest {
     /// At least one; no two of one stream.
     pub sources: Vec<Source>,
     pub key: KeyFrom,
+    /// Token of the subject, counted from 1, that is the event's partition: a host then
+    /// reads only what it owns. Every source subject has a `*` there.
+    pub partition_token: Option<usize>,
     /// Subjects (wildcards allowed) that the handler may emit to.
     pub emit: Vec<String>,
     pub limits: Limits,

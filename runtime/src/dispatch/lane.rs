@@ -136,7 +136,10 @@ impl Lane {
                     End::Fenced
                 }
                 Err(Failure::Behind(reason)) => {
-                    info!(partition = self.partition, reason, "waiting for a newer deployment");
+                    info!(
+                        partition = self.partition,
+                        reason, "waiting for a newer deployment"
+                    );
                     self.show(State::Starting, Some(reason));
                     let mut versions = self.versions.clone();
                     let news = tokio::time::timeout(BEHIND_PAUSE, versions.changed());

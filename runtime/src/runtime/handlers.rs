@@ -489,6 +489,7 @@ impl Running {
         context.names.generation == generation
             && context.manifest.partitions == version.manifest.partitions
             && context.manifest.key == version.manifest.key
+            && context.manifest.partition_token == version.manifest.partition_token
             && reads(&context) == reads(version)
     }
 
@@ -523,6 +524,7 @@ fn feeds(context: &HandlerContext, lanes: &[mpsc::Sender<crate::source::feed::Ch
         stream: stream.into(),
         key,
         partitions: manifest.partitions,
+        partition_token: manifest.partition_token,
         names: context.names.clone(),
     };
     let internal = vec![context.names.fired_all(), context.names.redriven_all()];
@@ -532,7 +534,10 @@ fn feeds(context: &HandlerContext, lanes: &[mpsc::Sender<crate::source::feed::Ch
             decoder(n, &source.stream, Some(manifest.key.clone())),
         )
     });
-    let own = decoder(manifest.sources.len(), &context.names.ledger, None);
+    let own = Decoder {
+        partition_token: None,
+        ..decoder(manifest.sources.len(), &context.names.ledger, None)
+    };
     external
         .chain([(internal, own)])
         .map(|(filters, decoder)| {

@@ -199,6 +199,7 @@ fn of_running(shown: &Shown, counted: &mut Vec<(Instant, u64)>, status: &mut Han
             digest,
         });
     }
+    status.reads_own = context.manifest.partition_token.is_some();
     let mut stopped = 0;
     for (source, (progress, name)) in shown.progress.iter().zip(context.source_names()).enumerate() {
         let progress = progress.get();

@@ -78,6 +78,9 @@ pub struct Decoder {
     /// `None` for the internal source.
     pub key: Option<KeyFrom>,
     pub partitions: u32,
+    /// Token of the subject, counted from 1, that is the partition; `None` where the
+    /// key alone decides.
+    pub partition_token: Option<usize>,
     pub names: HandlerNames,
 }
 
@@ -116,10 +119,30 @@ impl Decoder {
             other => other,
         };
         // Without a key, the subject decides who dead-letters the event.
-        let partition = partition(key.as_deref().unwrap_or(&stored.subject), self.partitions);
-        let (key, refused): (Arc<str>, _) = match key {
+        let by_key = partition(key.as_deref().unwrap_or(&stored.subject), self.partitions);
+        let (mut key, mut refused): (Arc<str>, _) = match key {
             Ok(key) => ((*key).into(), None),
             Err(reason) => ("".into(), Some(reason)),
+        };
+        let partition = match self.partition_token {
+            None => by_key,
+            Some(n) => {
+                let token = stored.subject.split('.').nth(n - 1).unwrap_or_default();
+                let named = token
+                    .parse()
+                    .ok()
+                    .filter(|partition| *partition < self.partitions);
+                if refused.is_none() && named != Some(by_key) {
+                    refused = Some(format!(
+                        "token {n} of the subject is `{token}`, and its key {key:?} is of partition {by_key} of {}: map \
+                         subjects with `partition({}, …)` of NATS over the same key",
+                        self.partitions, self.partitions
+                    ));
+                    // Its state is elsewhere; it has no key here.
+                    key = "".into();
+                }
+                named.unwrap_or(by_key)
+            }
         };
         let time = stored.time;
         let event = Event {

@@ -172,6 +172,7 @@ impl Stage {
             stream: stream.into(),
             key,
             partitions: manifest.partitions,
+            partition_token: manifest.partition_token,
             names: names.clone(),
         };
         let external = manifest.sources.iter().enumerate();

@@ -107,6 +107,8 @@ struct State {
     delayed: Vec<(String, Vec<Append>)>,
     /// Bulk reads of cells.
     loads: u64,
+    /// Subjects of the readers that were opened on sources, oldest first.
+    readers: Vec<Vec<String>>,
     /// The next scan of a bucket says that it was asked for, and waits.
     held_scan: Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>,
     /// The host freezes when it has read the last message of this subject.
@@ -222,6 +224,11 @@ impl Link {
     pub fn sent(&self, kind: Kind) -> Vec<Sent> {
         let state = self.state();
         state.sent.iter().filter(|s| s.kind == kind).cloned().collect()
+    }
+
+    /// What its readers read of the sources, oldest first.
+    pub fn readers(&self) -> Vec<Vec<String>> {
+        self.state().readers.clone()
     }
 
     /// Bulk reads of cells so far.
@@ -363,6 +370,9 @@ impl Log for Link {
 
     async fn read(&self, stream: &str, filters: &[String], from: u64) -> Result<Box<dyn Reader>, Error> {
         self.reachable().await?;
+        if [super::SOURCE, super::OTHER_SOURCE].contains(&stream) {
+            self.state().readers.push(filters.to_vec());
+        }
         Ok(Box::new(LinkReader {
             link: self.clone(),
             reader: self.log.read(stream, filters, from).await?,

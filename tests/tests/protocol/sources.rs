@@ -349,3 +349,76 @@ async fn all_of_the_ledger_is_no_source() {
         assert_eq!(world.ledger(&world.names("probe").records()).await, []);
     }
 }
+
+/// Where the partition's number stands in the subject, each host reads what it owns
+/// and nothing else; a host that gains a partition reads that, too.
+#[tokio::test]
+async fn hosts_read_only_what_they_own() {
+    const PARTITIONS: u32 = 4;
+    let manifest = format!(
+        "partitions = {PARTITIONS}\n[[source]]\nstream = \"{SOURCE}\"\nsubjects = [\"events.*.*\"]\n\
+         [key]\nsubject_token = 3\n[partition]\nsubject_token = 2\n[emit]\nsubjects = [\"out.>\"]\n"
+    );
+    let handlers = [handler("probe", weir_tests::plugins::PROBE, &manifest)];
+    let world = World::new().await;
+    let a = world.host("a", &handlers).await;
+    let b = world.host("b", &handlers).await;
+    let mut owners = vec![String::new(); PARTITIONS as usize];
+    eventually("each host owns some partitions and knows which", async || {
+        for host in [&a, &b] {
+            let handler = host.handler("probe");
+            for partition in handler.map(|handler| handler.partitions).unwrap_or_default() {
+                if partition.state == "running" {
+                    owners[partition.partition as usize].clone_from(&host.name);
+                }
+            }
+        }
+        ["a", "b"]
+            .iter()
+            .all(|name| owners.iter().any(|owner| owner == name))
+            && b.readers()
+                .last()
+                .is_some_and(|read| read.len() < PARTITIONS as usize)
+            && a.readers()
+                .last()
+                .is_some_and(|read| read.len() < PARTITIONS as usize)
+    })
+    .await;
+    let publish = async |key: &str, partition: u32| {
+        world
+            .publish(SOURCE, &format!("events.{partition}.{key}"), Vec::new(), COUNT)
+            .await
+    };
+    for partition in 0..PARTITIONS {
+        let key = key_in(partition, PARTITIONS, 0);
+        let event = publish(&key, partition).await;
+        world.handled(&key, PARTITIONS, event).await;
+    }
+    for host in [&a, &b] {
+        let owned: Vec<String> = (0..PARTITIONS)
+            .filter(|partition| owners[*partition as usize] == host.name)
+            .map(|partition| format!("events.{partition}.*"))
+            .collect();
+        assert_eq!(host.readers().last(), Some(&owned), "{}", host.name);
+    }
+    // Published for one partition with another's key: who reads it says so.
+    let stray = key_in(0, PARTITIONS, 1);
+    let event = publish(&stray, 1).await;
+    eventually("it is a dead letter of partition 1", async || {
+        let letters = world.ledger(&world.names("probe").dead_letters()).await;
+        letters.iter().any(|letter| {
+            let subject = letter.subject.to_string();
+            subject.contains(".1.") && String::from_utf8_lossy(&letter.data).contains(&format!("{event}"))
+        })
+    })
+    .await;
+    drop(a);
+    for partition in 0..PARTITIONS {
+        let key = key_in(partition, PARTITIONS, 0);
+        let event = publish(&key, partition).await;
+        world.handled(&key, PARTITIONS, event).await;
+    }
+    world
+        .emitted("out.n", &["1", "1", "1", "1", "2", "2", "2", "2"])
+        .await;
+}

@@ -23,6 +23,7 @@ struct File {
     instance: Option<Spanned<String>>,
     source: Spanned<Vec<Spanned<SourceTable>>>,
     key: Option<Spanned<KeyTable>>,
+    partition: Option<PartitionTable>,
     #[serde(default)]
     emit: EmitTable,
     #[serde(default)]
@@ -61,6 +62,12 @@ struct KeyTable {
     json: Option<Spanned<String>>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartitionTable {
+    subject_token: Spanned<i64>,
+}
+
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct EmitTable {
@@ -87,13 +94,19 @@ struct RetryTable {
 /// Reads and checks the whole manifest.
 pub(super) fn manifest(document: Document<'_>, is_here: bool) -> Result<Manifest, Error> {
     let file: File = document.parse()?;
+    let sources = sources(document, file.source)?;
+    let partition_token = match file.partition {
+        None => None,
+        Some(table) => Some(partition_token(document, table.subject_token, &sources)?),
+    };
     Ok(Manifest {
+        partition_token,
         name: name(document, file.name)?,
         component: component(document, is_here, &file.component)?,
         version: file.version,
         partitions: integer(document, "partitions", file.partitions, 1, super::PARTITIONS_MAX)?
             .unwrap_or(super::PARTITIONS_DEFAULT),
-        sources: sources(document, file.source)?,
+        sources,
         key: key(document, file.key)?,
         emit: emit(document, file.emit)?,
         limits: limits(document, file.limits)?,
@@ -224,6 +237,24 @@ fn start(document: Document<'_>, value: Spanned<StartValue>) -> Result<Start, Er
             Ok(Start::Time(nanos))
         }
     }
+}
+
+/// Every source subject must leave the token open, so that a host can ask for its partitions.
+fn partition_token(document: Document<'_>, token: Spanned<i64>, sources: &[Source]) -> Result<usize, Error> {
+    let span = token.span();
+    let token = integer(document, "partition.subject_token", Some(token), 1, 1_024_u32)?;
+    let token = token.map_or(1, |token| token as usize);
+    let subjects = sources.iter().flat_map(|source| &source.subjects);
+    for subject in subjects {
+        if subject.split('.').nth(token - 1) != Some("*") {
+            return Err(document.error(
+                span,
+                "partition.subject_token",
+                format!("token {token} of source subject `{subject}` must be `*`: the partition's number stands there"),
+            ));
+        }
+    }
+    Ok(token)
 }
 
 fn key(document: Document<'_>, table: Option<Spanned<KeyTable>>) -> Result<KeyFrom, Error> {

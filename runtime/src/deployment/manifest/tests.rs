@@ -81,6 +81,7 @@ fn a_whole_manifest() {
                 },
             ],
             key: KeyFrom::Json("/customer/id".into()),
+            partition_token: None,
             emit: vec!["stats.>".into()],
             limits: Limits {
                 memory_mib: 32,
@@ -419,4 +420,22 @@ fn the_documented_limits_are_the_constants() {
         assert!(page.contains(&row), "docs/limits.md lacks the row: {row}");
     }
     assert!(page.contains(&format!("| retry.backoff_ms, default | {BACKOFF_MS_DEFAULT:?} |")));
+}
+
+#[test]
+fn the_partitions_number_in_the_subject() {
+    let text = |subjects: &str, token: &str| {
+        format!(
+            "name = \"h\"\ncomponent = \"h.wasm\"\n[[source]]\nstream = \"S\"\nsubjects = [{subjects}]\n\
+             [partition]\nsubject_token = {token}\n"
+        )
+    };
+    let parse = |text: String| Manifest::parse_deployed(Path::new("handler.toml"), &text);
+    let manifest = parse(text("\"a.*.>\", \"b.*\"", "2")).expect("open at token 2");
+    assert_eq!(manifest.partition_token, Some(2));
+    for subjects in ["\"a.>\"", "\"a.*.>\", \"b.c\"", "\"a\""] {
+        let error = parse(text(subjects, "2")).expect_err("closed").to_string();
+        assert!(error.contains("must be `*`"), "{error}");
+    }
+    assert!(parse(text("\"*.a\"", "0")).is_err());
 }

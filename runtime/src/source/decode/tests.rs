@@ -6,6 +6,7 @@ fn decoder(key: Option<KeyFrom>) -> Decoder {
         stream: "S".into(),
         key,
         partitions: 4,
+        partition_token: None,
         names: HandlerNames::new("L", "h", 1),
     }
 }
@@ -158,4 +159,26 @@ fn a_redriven_event_has_its_own_time_and_its_messages_place() {
         matches!(&decoded, Decoded::Undecodable(why) if why.reason.contains("is of partition 1")),
         "{decoded:?}"
     );
+}
+
+/// Who reads by the subject must agree with who keeps state by the key.
+#[test]
+fn a_partition_in_the_subject_is_that_of_the_key() {
+    let decoder = Decoder {
+        partition_token: Some(2),
+        ..decoder(Some(KeyFrom::SubjectToken(3)))
+    };
+    let right = partition("k", 4);
+    let wrong = (right + 1) % 4;
+    let decode = |token: &str| event(decoder.decode(stored(&format!("a.{token}.k"), &[], "")));
+    let (there, queued) = decode(&right.to_string());
+    assert_eq!((there, queued.refused), (right, None));
+    let (there, queued) = decode(&wrong.to_string());
+    let reason = queued.refused.expect("another partition's key");
+    assert_eq!(there, wrong, "dead-lettered by who reads it");
+    assert!(reason.contains(&format!("of partition {right} of 4")), "{reason}");
+    for none in ["4", "x", "-1"] {
+        let (there, queued) = decode(none);
+        assert!(there == right && queued.refused.is_some(), "{none}");
+    }
 }
