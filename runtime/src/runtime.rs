@@ -21,9 +21,9 @@ use crate::config::{self, Config};
 use crate::connect;
 use crate::deployment::compile::compile;
 use crate::deployment::deploy::{self, Outcome, When};
-use crate::deployment::folder::{Change, Folder};
+use crate::deployment::folder::{Change, Folder, Was};
 use crate::deployment::plugins::{self, Deployed};
-use crate::deployment::registry::deployer;
+use crate::deployment::registry::{Registry, deployer};
 use crate::dispatch::context::{Budget, LaneStatus};
 use crate::dispatch::executor::Executor;
 use crate::handler::{CodeCache, Engine};
@@ -155,6 +155,7 @@ impl Host {
             roster,
             host: host.name.clone(),
             incarnation: attempts.incarnation().into(),
+            holdings: host.membership.holdings(),
             log,
             ledger: config.ledger.clone(),
             drain: draining,
@@ -262,7 +263,7 @@ impl Files {
                         error!("refused: {error}");
                         self.status.set_not_ready("plugins", format!("refused: {error}"));
                     }
-                    Change::Gone(name) => self.remove(&name).await,
+                    Change::Gone(was) => self.remove(&was).await,
                 }
             }
         }
@@ -323,9 +324,37 @@ impl Files {
         self.status.set_not_ready(what, format!("refused: {reason}"));
     }
 
-    async fn remove(&self, name: &str) {
-        info!(handler = name, "its folder has disappeared; removing it");
+    /// Removes a handler whose files have disappeared, unless another deployment has
+    /// replaced those files' since.
+    async fn remove(&self, was: &Was) {
+        let name = &was.name;
         let (log, ledger) = (&*self.parts.log, &self.parts.ledger.name);
+        self.status.clear(&format!("plugins, handler {name}"));
+        let latest = loop {
+            let latest = Registry::of(log, ledger)
+                .latest(name)
+                .await
+                .map_err(deploy::Error::from);
+            if !again(name, &latest).await {
+                break latest;
+            }
+        };
+        match latest {
+            Ok(Some(latest))
+                if latest.deployment.digest == was.digest && latest.deployment.manifest == was.text => {}
+            Ok(_) => {
+                info!(
+                    handler = name,
+                    "its folder has disappeared; what another deployment runs goes on"
+                );
+                return;
+            }
+            Err(error) => {
+                error!(handler = name, %error, "its folder has disappeared; try `weir remove {name}`");
+                return;
+            }
+        }
+        info!(handler = name, "its folder has disappeared; removing it");
         let removed = loop {
             let removed = deploy::remove(log, ledger, name, &self.by, false).await;
             if !again(name, &removed).await {
@@ -335,7 +364,6 @@ impl Files {
         if let Err(error) = removed {
             error!(handler = name, %error, "could not be removed; try `weir remove {name}`");
         }
-        self.status.clear(&format!("plugins, handler {name}"));
     }
 }
 

@@ -145,7 +145,4 @@ pub struct PartitionStatus {
     /// Deployment that executes.
     #[serde(default)]
     pub revision: u64,
-    /// SHA-256 of its component, hexadecimal.
-    #[serde(default)]
-    pub digest: String,
 }

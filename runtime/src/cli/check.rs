@@ -174,9 +174,9 @@ fn account(limits: &AccountLimits, report: &mut Report) {
     } else {
         report.ok("JetStream storage", "no limit for this account");
     }
-    // A ledger is three streams, and each host reads each source with a consumer.
+    // A ledger is five streams, and each host reads each source with a consumer.
     for (what, used, max, need) in [
-        ("JetStream streams", limits.streams, limits.max_streams, 3),
+        ("JetStream streams", limits.streams, limits.max_streams, 5),
         ("JetStream consumers", limits.consumers, limits.max_consumers, 1),
     ] {
         match u64::try_from(max) {

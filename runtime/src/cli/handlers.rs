@@ -358,7 +358,6 @@ mod tests {
                         waiting: *waiting,
                         record: 1,
                         revision: 1,
-                        digest: String::new(),
                     })
                     .collect(),
                 unread,

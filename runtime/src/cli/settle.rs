@@ -98,7 +98,7 @@ impl Settled {
             }
         }
         if let Some(before) = &self.went_back {
-            eprintln!("weir: version {before} of {name} was deployed again, and goes on running");
+            eprintln!("weir: version {before} of {name} was deployed again");
         } else if self.refused() {
             eprintln!("weir: whatever version of {name} such a host had before goes on running there");
         }
@@ -200,8 +200,11 @@ pub async fn statuses(log: &dyn Log, ledger: &str) -> anyhow::Result<Vec<HostSta
     };
     let mut statuses: Vec<HostStatus> = Vec::new();
     for message in found.messages.iter().filter(|message| !message.data.is_empty()) {
-        match serde_json::from_slice(&message.data) {
-            Ok(status) => statuses.push(status),
+        match serde_json::from_slice::<HostStatus>(&message.data) {
+            Ok(part) => match statuses.iter_mut().find(|status| status.host == part.host) {
+                Some(status) => join(status, part),
+                None => statuses.push(part),
+            },
             // Of a newer version, perhaps; the others are still worth showing.
             Err(error) => eprintln!(
                 "weir: what {} says of itself cannot be read: {error}",
@@ -211,6 +214,39 @@ pub async fn statuses(log: &dyn Log, ledger: &str) -> anyhow::Result<Vec<HostSta
     }
     statuses.sort_by(|a, b| a.host.cmp(&b.host));
     Ok(statuses)
+}
+
+/// Puts together what one host says in several messages. Of an earlier process, or of
+/// a time when there were more of them, some may still be there.
+fn join(status: &mut HostStatus, part: HostStatus) {
+    let (newer, older) = match part.time_ms > status.time_ms {
+        true => (part, std::mem::replace(status, empty())),
+        false => (std::mem::replace(status, empty()), part),
+    };
+    *status = newer;
+    if status.incarnation != older.incarnation {
+        return;
+    }
+    for handler in older.handlers {
+        if !status.handlers.iter().any(|known| known.name == handler.name) {
+            status.handlers.push(handler);
+        }
+    }
+    if status.not_ready.is_empty() {
+        status.not_ready = older.not_ready;
+    }
+}
+
+fn empty() -> HostStatus {
+    HostStatus {
+        host: String::new(),
+        incarnation: String::new(),
+        weir_version: String::new(),
+        http: String::new(),
+        time_ms: 0,
+        handlers: Vec::new(),
+        not_ready: Vec::new(),
+    }
 }
 
 fn on_host(status: &HostStatus, name: &str, revision: u64) -> OnHost {
@@ -275,7 +311,6 @@ mod tests {
                         waiting: 0,
                         record: 1,
                         revision: *revision,
-                        digest: String::new(),
                     })
                     .collect(),
                 ..HandlerStatus::default()

@@ -22,8 +22,27 @@ pub enum Change {
     Found(Box<Deployed>),
     /// It cannot be read; said once for the files as they are.
     Unreadable(plugins::Error),
-    /// The handler of this name has disappeared.
-    Gone(String),
+    /// A handler has disappeared.
+    Gone(Was),
+}
+
+/// What a folder had that has disappeared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Was {
+    pub name: String,
+    pub digest: String,
+    /// The text of `handler.toml`.
+    pub text: String,
+}
+
+impl Was {
+    fn of(deployed: &Deployed) -> Was {
+        Was {
+            name: deployed.manifest.name.clone(),
+            digest: deployed.digest.clone(),
+            text: deployed.text.clone(),
+        }
+    }
 }
 
 /// What is known of a folder.
@@ -39,8 +58,8 @@ struct Known {
     seen: Look,
     /// Of what was handled last.
     handled: Option<Look>,
-    /// The handler's name, once it was read.
-    name: Option<String>,
+    /// What it was when it was read last.
+    was: Option<Was>,
     /// Looks at which it was not there.
     missing: u32,
 }
@@ -67,7 +86,7 @@ impl Folder {
             let known = Known {
                 seen: look.clone(),
                 handled: Some(look),
-                name: of_this.map(|deployed| deployed.manifest.name.clone()),
+                was: of_this.map(Was::of),
                 missing: 0,
             };
             self.known.insert(folder, known);
@@ -95,7 +114,7 @@ impl Folder {
                 Ok(_) if look(folder) != known.seen => {}
                 Ok(deployed) => {
                     known.handled = Some(known.seen.clone());
-                    known.name = Some(deployed.manifest.name.clone());
+                    known.was = Some(Was::of(&deployed));
                     changes.push(Change::Found(Box::new(deployed)));
                 }
                 Err(error) => {
@@ -112,8 +131,8 @@ impl Folder {
             if known.missing < MISSING_LOOKS {
                 return true;
             }
-            if let Some(name) = known.name.take() {
-                changes.push(Change::Gone(name));
+            if let Some(was) = known.was.take() {
+                changes.push(Change::Gone(was));
             }
             false
         });
@@ -152,7 +171,7 @@ mod tests {
         let tell = |change| match change {
             Change::Found(deployed) => format!("{} {}", deployed.manifest.name, deployed.wasm.len()),
             Change::Unreadable(error) => format!("unreadable {error}"),
-            Change::Gone(name) => format!("gone {name}"),
+            Change::Gone(was) => format!("gone {}", was.name),
         };
         changes.into_iter().map(tell).collect()
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -184,8 +184,8 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct LaneStatus {
     state: watch::Sender<(State, Option<String>)>,
-    /// Revision and digest of the version that executes.
-    version: Mutex<(u64, String)>,
+    /// Of the deployment that executes.
+    pub revision: AtomicU64,
     pub waiting: AtomicU64,
     pub record: AtomicU64,
 }
@@ -218,7 +218,7 @@ impl Default for LaneStatus {
     fn default() -> Self {
         LaneStatus {
             state: watch::Sender::new((State::Starting, None)),
-            version: Mutex::default(),
+            revision: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             record: AtomicU64::new(0),
         }
@@ -232,20 +232,6 @@ impl LaneStatus {
 
     pub fn get(&self) -> (State, Option<String>) {
         self.state.borrow().clone()
-    }
-
-    /// The lane executes this version from here on.
-    pub fn set_version(&self, version: &Version) {
-        *self.version.lock().unwrap_or_else(PoisonError::into_inner) =
-            (version.revision, version.digest.clone());
-    }
-
-    /// Revision and digest of the version that executes.
-    pub fn version(&self) -> (u64, String) {
-        self.version
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 
     /// Waits until the lane is past its start, whatever came of it.

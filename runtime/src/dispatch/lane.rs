@@ -18,6 +18,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
@@ -144,6 +145,20 @@ impl Lane {
                     let mut versions = self.versions.clone();
                     let news = tokio::time::timeout(BEHIND_PAUSE, versions.changed());
                     self.dropping_chunks(news).await;
+                    continue;
+                }
+                Err(Failure::Newer(reason)) => {
+                    if self.ownership.withdraw() {
+                        error!(
+                            handler = self.context.manifest.name,
+                            partition = self.partition,
+                            reason,
+                            "a newer version of Weir is at work; this host leaves all partitions to it"
+                        );
+                    }
+                    self.release();
+                    self.show(State::Stopped, Some(reason));
+                    self.pause(STOPPED_PAUSE).await;
                     continue;
                 }
                 Err(Failure::Unavailable(reason)) => End::Restart(reason),
@@ -283,7 +298,8 @@ impl Lane {
     /// From here on, the latest version executes.
     pub fn take_version(&mut self) {
         self.context = self.versions.borrow_and_update().clone();
-        self.context.lane(self.partition).set_version(&self.context);
+        let status = self.context.lane(self.partition);
+        status.revision.store(self.context.revision, Ordering::Relaxed);
     }
 
     pub fn show(&self, state: State, reason: Option<String>) {

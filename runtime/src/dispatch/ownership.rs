@@ -74,6 +74,11 @@ impl Ownership {
             .cloned()
     }
 
+    /// This host leaves all partitions to newer ones. Returns whether that is news.
+    pub fn withdraw(&self) -> bool {
+        self.holdings.withdraw()
+    }
+
     /// This host holds the partition, or does not any more.
     pub fn hold(&self, held: bool) {
         self.holdings.set(&self.handler, self.partition, held);

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::context::HandlerContext;
 use super::start;
-use crate::commit::record::{ATTEMPT_HEADER, Kind, Record, Watermark, incarnation_of};
+use crate::commit::record::{self, ATTEMPT_HEADER, Kind, Record, Watermark, incarnation_of};
 use crate::log::{self, AppendError, Start, Stored};
 use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::bucket_stream;
@@ -65,6 +65,9 @@ pub enum Failure {
     /// A later deployment than this host knows has run: it will hear of it.
     #[error("{0}")]
     Behind(String),
+    /// Written by a newer version of Weir than this one.
+    #[error("{0}")]
+    Newer(String),
     /// Goes on by itself when NATS answers again.
     #[error("{0}")]
     Unavailable(String),
@@ -78,8 +81,8 @@ impl From<log::Error> for Failure {
         match error {
             log::Error::Unavailable(_) => Failure::Unavailable(error.to_string()),
             log::Error::NoStream(name) => Failure::Stopped(format!(
-                "stream {name} does not exist any more; restore it (`nats stream restore`), and the partition goes \
-                 on by itself"
+                "stream {name} does not exist any more; restore it from a backup (docs/operations.md), and the partition \
+                 goes on by itself"
             )),
             other => Failure::Stopped(other.to_string()),
         }
@@ -120,7 +123,10 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
     let last = last
         .map(|stored| Record::decode(&stored).map(|record| (stored, record)))
         .transpose();
-    let last = last.map_err(|e| Failure::Stopped(e.to_string()))?;
+    let last = last.map_err(|error| match error {
+        record::Error::Newer { .. } => Failure::Newer(error.to_string()),
+        record::Error::Broken { .. } => Failure::Stopped(error.to_string()),
+    })?;
     if let (Some((stored, record)), Claim::Own) = (&last, claim)
         && incarnation_of(stored) != Some(context.committer.attempts().incarnation())
     {

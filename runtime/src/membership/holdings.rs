@@ -1,6 +1,7 @@
 //! The partitions that this host holds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -9,6 +10,7 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Default)]
 pub struct Holdings {
     held: Arc<Mutex<BTreeMap<String, BTreeSet<u32>>>>,
+    withdrawn: Arc<AtomicBool>,
     changes: watch::Sender<u64>,
 }
 
@@ -27,6 +29,18 @@ impl Holdings {
         if changed {
             self.changes.send_modify(|n| *n += 1);
         }
+    }
+
+    /// This host is of an older version than others, and leaves all partitions to them.
+    /// Returns whether that is news.
+    pub fn withdraw(&self) -> bool {
+        let news = !self.withdrawn.swap(true, Ordering::SeqCst);
+        self.changes.send_modify(|n| *n += 1);
+        news
+    }
+
+    pub fn has_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::SeqCst)
     }
 
     /// Moves with every change.

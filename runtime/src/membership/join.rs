@@ -188,7 +188,7 @@ impl Task {
     /// The next beat, on its way.
     fn send(&mut self) -> Sending {
         self.beat.number += 1;
-        self.beat.leaving = *self.leave.borrow();
+        self.beat.leaving = *self.leave.borrow() || self.holdings.has_withdrawn();
         self.beat.holds = self.holdings.ranges();
         let message = Append {
             subject: alive_key(&self.ledger, &self.beat.host),
@@ -226,7 +226,12 @@ impl Task {
                     sending = None;
                     self.sent(sent).await;
                 }
-                Ok(()) = changes.changed() => due = true,
+                Ok(()) = changes.changed() => {
+                    if self.holdings.has_withdrawn() {
+                        self.members.leave();
+                    }
+                    due = true;
+                }
                 Ok(()) = leave.changed() => {
                     self.members.leave();
                     due = true;

@@ -49,6 +49,14 @@ pub fn host_key(ledger: &str, host: &str) -> String {
     format!("$KV.weir_{ledger}_hosts.hosts.{}", token(host))
 }
 
+/// The further parts of what a host says, where it is too much for one message.
+pub fn host_part_key(ledger: &str, host: &str, part: usize) -> String {
+    match part {
+        0 => host_key(ledger, host),
+        _ => format!("{}.{part}", host_key(ledger, host)),
+    }
+}
+
 /// Where a host shows that it is alive.
 pub fn alive_key(ledger: &str, host: &str) -> String {
     format!("$KV.weir_{ledger}_hosts.alive.{}", token(host))
@@ -59,7 +67,7 @@ pub fn alive_keys(ledger: &str) -> String {
 }
 
 pub fn host_keys(ledger: &str) -> String {
-    format!("$KV.weir_{ledger}_hosts.hosts.*")
+    format!("$KV.weir_{ledger}_hosts.hosts.>")
 }
 
 /// Stream behind the bucket of deployments.

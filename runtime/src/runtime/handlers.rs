@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
@@ -66,6 +66,8 @@ pub struct Parts {
 #[derive(Default)]
 pub struct Roster {
     entries: Mutex<BTreeMap<String, Entry>>,
+    /// Since when the registry cannot be followed.
+    blind_since: Mutex<Option<Instant>>,
     /// Moves with every change.
     changes: watch::Sender<u64>,
 }
@@ -93,6 +95,20 @@ impl Roster {
     /// All handlers that are not removed.
     pub fn all(&self) -> Vec<Entry> {
         self.lock().values().cloned().collect()
+    }
+
+    /// How long the registry could not be followed, if it cannot.
+    pub fn blind_for(&self) -> Option<Duration> {
+        let since = *self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed())
+    }
+
+    fn sees(&self, sees: bool) {
+        let mut since = self.blind_since.lock().unwrap_or_else(PoisonError::into_inner);
+        match sees {
+            true => *since = None,
+            false => drop(since.get_or_insert_with(Instant::now)),
+        }
     }
 
     /// Moves with every change.
@@ -210,6 +226,7 @@ impl Handlers {
             {
                 Err(error) => error,
                 Ok(mut reader) => loop {
+                    self.roster.sees(true);
                     if let Err(error) = reader.next(&mut messages).await {
                         break error;
                     }
@@ -219,7 +236,8 @@ impl Handlers {
             };
             self.apply_all(&messages);
             messages.clear();
-            tracing::debug!(%failed, "the registry of handlers cannot be followed; trying again");
+            self.roster.sees(false);
+            warn!(%failed, "the registry of handlers cannot be followed; trying again");
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }

@@ -16,10 +16,18 @@ use crate::deployment::registry::{Desired, now_ms};
 use crate::dispatch::context::State;
 use crate::ledger;
 use crate::log::{Append, SharedLog};
-use crate::model::subjects::{host_key, hosts_stream};
+use crate::membership::Holdings;
+use crate::model::subjects::{host_part_key, hosts_stream};
 
 /// How often a host says what it does.
 const STATUS_EVERY: Duration = Duration::from_millis(500);
+
+/// After this long without the registry, deployments may pass this host by.
+const BLIND_AFTER: Duration = Duration::from_secs(10);
+
+/// Bytes of handlers in one message: far below what a server takes, with hundreds of
+/// handlers of sixteen partitions.
+const PART_BYTES: usize = 256 * 1024;
 
 /// How long changes gather before a host says so out of turn.
 const STATUS_SOON: Duration = Duration::from_millis(20);
@@ -39,6 +47,7 @@ pub struct Report {
     /// Of which the hosts bucket is made again: a server that restarts forgets
     /// a stream in memory.
     pub ledger: config::Ledger,
+    pub holdings: Holdings,
     pub drain: watch::Receiver<bool>,
 }
 
@@ -90,20 +99,17 @@ impl Report {
             };
             crate::metrics::connected(self.log.connected());
             self.readiness(&host, &status);
-            let message = Append {
-                subject: host_key(&self.ledger.name, &self.host),
-                data: serde_json::to_vec(&host).expect("a status is plain data").into(),
-                ttl_s: Some(STATUS_TTL_S),
-                ..Append::default()
-            };
+            let messages = self.messages(&host);
             status.set(host);
             if !self.log.connected() {
                 continue;
             }
             let stream = hosts_stream(&self.ledger.name);
-            let Err(error) = self.log.append(&stream, vec![message]).await else {
-                continue;
-            };
+            let mut failed = None;
+            for message in messages {
+                failed = self.log.append(&stream, vec![message]).await.err().or(failed);
+            }
+            let Some(error) = failed else { continue };
             let settings = ledger::hosts_settings(&self.ledger);
             if let Err(cause) = self.log.create_stream(&stream, &settings).await {
                 warn!(%error, %cause, "what this host does cannot be written down for `weir handlers`");
@@ -111,10 +117,56 @@ impl Report {
         }
     }
 
+    /// What the host says, in as many messages as it takes.
+    fn messages(&self, host: &HostStatus) -> Vec<Append> {
+        let mut parts = vec![HostStatus {
+            handlers: Vec::new(),
+            ..host.clone()
+        }];
+        let mut bytes = 0;
+        for handler in &host.handlers {
+            let size = serde_json::to_vec(handler).map_or(0, |json| json.len());
+            if bytes > 0 && bytes + size > PART_BYTES {
+                bytes = 0;
+                parts.push(HostStatus {
+                    handlers: Vec::new(),
+                    not_ready: Vec::new(),
+                    ..host.clone()
+                });
+            }
+            bytes += size;
+            parts
+                .last_mut()
+                .expect("one at least")
+                .handlers
+                .push(handler.clone());
+        }
+        let message = |(part, status): (usize, HostStatus)| Append {
+            subject: host_part_key(&self.ledger.name, &self.host, part),
+            data: serde_json::to_vec(&status)
+                .expect("a status is plain data")
+                .into(),
+            ttl_s: Some(STATUS_TTL_S),
+            ..Append::default()
+        };
+        parts.into_iter().enumerate().map(message).collect()
+    }
+
     fn readiness(&self, host: &HostStatus, status: &StatusHandle) {
         match self.log.connected() {
             true => status.clear("nats"),
             false => status.set_not_ready("nats", "the connection to NATS is lost; reconnecting"),
+        }
+        if self.holdings.has_withdrawn() {
+            let reason = "a newer version of Weir is at work on this ledger, and this host leaves all partitions to it: upgrade it";
+            status.set_not_ready("version", reason);
+        }
+        match self.roster.blind_for() {
+            Some(long) if long >= BLIND_AFTER => {
+                let reason = format!("what is deployed cannot be read for {} s", long.as_secs());
+                status.set_not_ready("registry", reason);
+            }
+            _ => status.clear("registry"),
         }
         for handler in &host.handlers {
             // One that starts for the first time has no reason yet.
@@ -186,7 +238,7 @@ fn of_running(shown: &Shown, counted: &mut Vec<(Instant, u64)>, status: &mut Han
     }
     for (partition, lane) in (0..).zip(&*context.lanes) {
         let (state, reason) = lane.get();
-        let (revision, digest) = lane.version();
+        let revision = lane.revision.load(Ordering::Relaxed);
         let waiting = lane.waiting.load(Ordering::Relaxed);
         context.metrics.lag(partition, waiting);
         status.partitions.push(PartitionStatus {
@@ -196,7 +248,6 @@ fn of_running(shown: &Shown, counted: &mut Vec<(Instant, u64)>, status: &mut Han
             waiting,
             record: lane.record.load(Ordering::Relaxed),
             revision,
-            digest,
         });
     }
     status.reads_own = context.manifest.partition_token.is_some();

@@ -55,6 +55,10 @@ const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// server that restarts is back in less.
 const UNAVAILABLE_AFTER: Duration = Duration::from_secs(10);
 
+/// A reader that lasted so long without a message was at work: one that gets no answer
+/// at all gives up well before.
+const SOUND_AFTER: Duration = Duration::from_secs(30);
+
 /// How long more lanes are waited for before the reader is placed: at start all
 /// of them ask within a moment, and each may ask for an earlier sequence.
 const GATHER: Duration = Duration::from_millis(30);
@@ -321,7 +325,7 @@ impl Feed {
                     Ok(unread) => unread,
                     // Whatever it was: the next look at the stream says what is wrong.
                     Err(error) => {
-                        if opened.elapsed() >= UNAVAILABLE_AFTER {
+                        if opened.elapsed() >= SOUND_AFTER {
                             self.unavailable_since = None;
                         }
                         return Stop::Unavailable(error.to_string());

@@ -393,3 +393,41 @@ async fn replay_does_not_believe_a_replica_that_lags() {
     }
     world.emitted("out.seen", &["3"; 4]).await;
 }
+
+/// A record of a format that this version does not know: a newer host is at work. This
+/// one says so, and leaves all partitions to it, not only that one.
+#[tokio::test]
+async fn a_host_steps_back_from_what_a_newer_version_wrote() {
+    let world = World::new().await;
+    let host = world.host("a", &[probe(2, "")]).await;
+    world.tell(&key_in(0, 2, 0), COUNT).await;
+    world.emitted("out.n", &["1"]).await;
+    host.drain().await;
+    let (last, record) = world.records("probe", 0).await.pop().expect("a record");
+    let newer = weir::commit::record::Record {
+        format: weir::commit::record::FORMAT + 1,
+        previous: last,
+        ..record
+    };
+    world
+        .publish(
+            LEDGER,
+            &world.names("probe").record(0),
+            Vec::new(),
+            newer.encode(),
+        )
+        .await;
+    let before = world.records("probe", 1).await.len();
+
+    let host = world.host("b", &[probe(2, "")]).await;
+    host.stopped("probe", 0, "upgrade this host").await;
+    host.not_ready("leaves all partitions to it").await;
+    host.partition_is("probe", 1, "standby").await;
+    world.tell(&key_in(1, 2, 0), COUNT).await;
+    host.partition_is("probe", 1, "standby").await;
+    let kinds = world.records("probe", 1).await;
+    assert!(
+        kinds.iter().skip(before).all(|(_, record)| record.events == 0),
+        "it handles nothing more"
+    );
+}
