@@ -7,6 +7,7 @@
 //! * `fill`: the events
 //! * `native`: the ceilings
 //! * `weir`: the host under test
+//! * `scale`: several hosts, and many handlers
 //! * `report`: what comes out
 //!
 //! Nothing here uses the `weir` library, so that neither side of the comparison
@@ -26,6 +27,7 @@ use crate::server::Server;
 mod fill;
 mod native;
 mod report;
+mod scale;
 mod server;
 mod weir;
 mod wire;
@@ -45,6 +47,14 @@ struct Args {
     /// Only this case; may be given several times.
     #[arg(long, value_name = "NAME")]
     only: Vec<Case>,
+
+    /// Instead: rate and processor time per event of 1, 2 and 4 hosts on this machine.
+    #[arg(long)]
+    hosts: bool,
+
+    /// Instead: what 1, 100 and 1,000 handlers cost a host that has nothing to do.
+    #[arg(long)]
+    handlers: bool,
 
     /// Only the native loops; needs neither the host nor its guests.
     #[arg(long)]
@@ -95,6 +105,12 @@ const FULL: Size = Size {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
+    if args.hosts || args.handlers {
+        return match scale::run(&args).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        };
+    }
     match run(&args).await {
         Ok(report) if args.json => match serde_json::to_string(&report) {
             Ok(json) => {

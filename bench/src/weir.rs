@@ -26,8 +26,8 @@ use crate::report::{self, Latency};
 use crate::server::Server;
 use crate::wire::{Reader, create_stream, key_of};
 
-const LEDGER: &str = "B1";
-const PARTITIONS: u32 = 16;
+pub const LEDGER: &str = "B1";
+pub const PARTITIONS: u32 = 16;
 
 /// The source of the latency run. It has a stream of its own, so that those of
 /// the rate runs always hold the same events.
@@ -165,7 +165,7 @@ pub async fn latency(server: &Server, guest: Guest, seconds: u64, dir: &Path) ->
 
 /// A `weir run` process, killed when this is dropped: a host is safe to kill at
 /// any instant, and what it committed is checked afterwards.
-struct Host {
+pub struct Host {
     child: Child,
     /// `host:port` of its HTTP address.
     http: String,
@@ -175,15 +175,31 @@ struct Host {
 
 impl Host {
     async fn start(server: &Server, guest: Guest, stream: &str, subjects: &str, dir: &Path) -> Result<Host> {
-        let program = program()?;
         let dir = tempfile::Builder::new()
             .prefix(guest.name)
             .tempdir_in(dir)?
             .keep();
         let plugins = dir.join("plugins");
-        write_plugin(&plugins.join(guest.name), guest, stream, subjects)?;
-        let log = dir.join("weir.log");
-        let mut child = Command::new(&program)
+        write_plugin(&plugins.join(guest.name), guest.name, guest, stream, subjects)?;
+        Host::launch(server, guest, "bench", Some(&plugins), &dir, READY_TIMEOUT).await
+    }
+
+    /// Starts a host of that name, and waits until it is ready. Its data and log are in `dir`.
+    pub async fn launch(
+        server: &Server,
+        guest: Guest,
+        name: &str,
+        plugins: Option<&Path>,
+        dir: &Path,
+        timeout: Duration,
+    ) -> Result<Host> {
+        let program = program()?;
+        let log = dir.join(format!("{name}.log"));
+        let mut command = Command::new(&program);
+        if let Some(plugins) = plugins {
+            command.arg("--plugins").arg(plugins);
+        }
+        let mut child = command
             .args(["run", "--nats", server.url(), "--ledger", LEDGER])
             .args([
                 "--subjects",
@@ -191,10 +207,8 @@ impl Host {
                 "--http",
                 "127.0.0.1:0",
                 "--name",
-                "bench",
+                name,
             ])
-            .arg("--plugins")
-            .arg(&plugins)
             .arg("--data")
             .arg(dir.join("data"))
             .stdin(Stdio::null())
@@ -223,9 +237,9 @@ impl Host {
             }
             bail!("the host ended before it was ready");
         };
-        let ready = match tokio::time::timeout(READY_TIMEOUT, ready).await {
+        let ready = match tokio::time::timeout(timeout, ready).await {
             Ok(ready) => ready,
-            Err(_) => Err(anyhow::anyhow!("the host was not ready within {READY_TIMEOUT:?}")),
+            Err(_) => Err(anyhow::anyhow!("the host was not ready within {timeout:?}")),
         };
         match ready {
             Ok(address) => host.http = address,
@@ -270,7 +284,7 @@ impl Host {
         }
     }
 
-    async fn counters(&self) -> Result<Counters> {
+    pub async fn counters(&self) -> Result<Counters> {
         let get = async {
             let mut stream = TcpStream::connect(&self.http).await?;
             // HTTP/1.0, so that the body comes whole and ends with the connection.
@@ -294,6 +308,36 @@ impl Host {
         })
     }
 
+    /// Processor time that the process has used, user and system.
+    pub fn cpu(&self) -> Result<Duration> {
+        /// Ticks per second of `/proc`, which is the same on every Linux.
+        const HZ: f64 = 100.0;
+        let pid = self.child.id().context("the host has ended")?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // `pid (name) state …`: user and system time are the 12th and 13th after the name.
+        let (_, rest) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
+        let ticks = |n: usize| -> Result<f64> {
+            Ok(rest
+                .split_whitespace()
+                .nth(n)
+                .context("too few fields in /proc/PID/stat")?
+                .parse()?)
+        };
+        Ok(Duration::from_secs_f64((ticks(11)? + ticks(12)?) / HZ))
+    }
+
+    /// Resident set of the process now.
+    pub fn resident_mib(&self) -> Result<f64> {
+        let pid = self.child.id().context("the host has ended")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: f64 = line
+            .and_then(|rest| rest.split_whitespace().next())
+            .context("no VmRSS")?
+            .parse()?;
+        Ok(kib / 1024.0)
+    }
+
     /// Highest resident set of the process so far.
     async fn peak_mib(&self) -> Result<f64> {
         let pid = self.child.id().context("the host has ended")?;
@@ -311,7 +355,7 @@ impl Host {
     }
 
     /// The end of the host's log, for an error.
-    async fn last_words(&self) -> String {
+    pub async fn last_words(&self) -> String {
         let log = tokio::fs::read_to_string(&self.log).await.unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(20)..].join("\n");
@@ -319,8 +363,8 @@ impl Host {
     }
 }
 
-struct Counters {
-    events: u64,
+pub struct Counters {
+    pub events: u64,
     dead_letters: u64,
 }
 
@@ -336,7 +380,7 @@ fn sum(metrics: &str, name: &str, handler: &str) -> u64 {
 }
 
 /// `WEIR_BIN`, or the `weir` that was built beside this program.
-fn program() -> Result<PathBuf> {
+pub fn program() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("WEIR_BIN") {
         return Ok(path.into());
     }
@@ -349,13 +393,13 @@ fn program() -> Result<PathBuf> {
     Ok(path)
 }
 
-fn write_plugin(dir: &Path, guest: Guest, stream: &str, subjects: &str) -> Result<()> {
+/// Writes a folder with `guest` as the handler `name`.
+pub fn write_plugin(dir: &Path, name: &str, guest: Guest, stream: &str, subjects: &str) -> Result<()> {
     let wasm = crate::repository().join(guest.wasm);
     std::fs::create_dir_all(dir)?;
     let component = format!("{}.wasm", guest.name);
     std::fs::copy(&wasm, dir.join(&component))
         .with_context(|| format!("no guest {}: `cargo xtask plugins`", wasm.display()))?;
-    let name = guest.name;
     let emit = match guest.emits {
         Some(token) => format!("[emit]\nsubjects = [\"{token}.>\"]\n"),
         None => String::new(),
@@ -387,7 +431,7 @@ struct Numbered {
 }
 
 /// Every key has as many events out as in, and numbers go 1, 2, 3, …
-async fn check_output(server: &Server, guest: Guest, events: u64) -> Result<()> {
+pub async fn check_output(server: &Server, guest: Guest, events: u64) -> Result<()> {
     let Some(token) = guest.emits else {
         return Ok(());
     };

@@ -98,7 +98,15 @@ impl Read {
 
 impl Bus {
     pub async fn connect(url: &str) -> Result<Bus> {
-        let client = async_nats::ConnectOptions::new()
+        let mut options = async_nats::ConnectOptions::new();
+        // The client library parses these and does not use them.
+        if let Some((user, password)) = url
+            .split_once("://")
+            .and_then(|(_, rest)| rest.split_once('@')?.0.split_once(':'))
+        {
+            options = options.user_and_password(user.into(), password.into());
+        }
+        let client = options
             .retry_on_initial_connect()
             .request_timeout(Some(REQUEST_TIMEOUT))
             .reconnect_delay_callback(|_| Duration::from_millis(50))

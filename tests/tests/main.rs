@@ -20,6 +20,7 @@ mod hosts;
 mod languages;
 mod log_conformance;
 mod metrics;
+mod permissions;
 mod protocol;
 mod readme;
 mod restart;
