@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -41,6 +41,9 @@ mod report;
 /// Bytes of events that wait in all lanes together: more than the groups being
 /// executed and committed only makes memory cold.
 pub const WAITING_BYTES: usize = 16 * 1024 * 1024;
+
+/// Components that are compiled, or loaded from the cache, at once.
+const COMPILATIONS: usize = 2;
 
 /// How long a host waits for its partitions before it says that it is ready.
 const START_FOR: Duration = Duration::from_secs(10);
@@ -120,6 +123,7 @@ impl Host {
             holdings: membership.holdings(),
             trusted: config.host.trusted.clone(),
             at_hand: Mutex::default(),
+            compiling: Semaphore::new(COMPILATIONS),
         });
         let files = Files {
             parts: parts.clone(),

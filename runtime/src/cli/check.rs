@@ -328,7 +328,7 @@ mod tests {
             ),
             (
                 AccountLimits {
-                    max_streams: 5,
+                    max_streams: 7,
                     streams: 2,
                     ..unlimited
                 },
@@ -336,7 +336,7 @@ mod tests {
             ),
             (
                 AccountLimits {
-                    max_streams: 5,
+                    max_streams: 7,
                     streams: 3,
                     ..unlimited
                 },

@@ -92,6 +92,10 @@ pub async fn deploy(options: &Options, arguments: Arguments) -> anyhow::Result<E
         }
         results.push(settled);
     }
+    // Room for the next; whoever may not purge leaves it to others.
+    if let Err(error) = deploy::collect(&log, &ledger.name).await {
+        tracing::debug!(%error, "components that nobody refers to could not be removed");
+    }
     if arguments.json {
         print::json(&results)?;
     }

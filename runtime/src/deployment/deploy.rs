@@ -127,6 +127,16 @@ pub async fn deploy(
     Ok(Outcome::Deployed(revision))
 }
 
+/// Removes components that no deployment in any handler's history refers to.
+///
+/// # Errors
+/// Of the log; nothing depends on this.
+pub async fn collect(log: &dyn Log, ledger: &str) -> Result<usize, Error> {
+    let registry = Registry::of(log, ledger);
+    let referenced = registry.digests().await?;
+    Ok(Artifacts::of(log, ledger).collect(&referenced).await?)
+}
+
 /// Removes a handler: hosts stop it, its partitions are ended with tombstones that
 /// fence whoever does not know yet, and timers and records are purged. Its cells
 /// and dead letters stay to be read, unless `purge_state`. Can be repeated where it

@@ -9,6 +9,7 @@
 //!
 //! Who may write here may deploy: that is a permission of NATS.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -183,6 +184,25 @@ impl<'a> Registry<'a> {
             from = last.sequence + 1;
             for stored in &some {
                 history.push(decode(stored)?);
+            }
+        }
+    }
+
+    /// Digests of all components that the bucket remembers a deployment of.
+    ///
+    /// # Errors
+    /// As [`Registry::latest`].
+    pub async fn digests(&self) -> Result<BTreeSet<String>, Error> {
+        let (stream, keys) = (handlers_stream(self.ledger), handler_keys(self.ledger));
+        let (mut digests, mut from) = (BTreeSet::new(), 1);
+        loop {
+            let some = self.log.scan(&stream, &keys, from, HISTORY_AT_ONCE).await?;
+            let Some(last) = some.last() else {
+                return Ok(digests);
+            };
+            from = last.sequence + 1;
+            for stored in &some {
+                digests.insert(decode(stored)?.deployment.digest);
             }
         }
     }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -60,6 +60,8 @@ pub struct Parts {
     /// Components of files that this host has just deployed: they need not be
     /// fetched back. Each is taken once.
     pub at_hand: Mutex<HashMap<String, Vec<u8>>>,
+    /// Taken while something is compiled, which uses all processors and much memory.
+    pub compiling: Semaphore,
 }
 
 /// What is known here of each deployed handler, by name.
@@ -375,6 +377,8 @@ impl Supervisor {
             Some(wasm) => wasm,
             None => self.fetch(&deployment.digest).await?,
         };
+        let turn = parts.compiling.acquire().await;
+        let _turn = turn.expect("it is never closed");
         let program = compile(&parts.engine, &manifest, wasm, &parts.ledger, &*parts.log).await?;
         Ok(Version {
             manifest,
