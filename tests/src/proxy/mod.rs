@@ -113,6 +113,16 @@ struct Wires {
     faults: Arc<Mutex<Faults>>,
     gate: watch::Receiver<Gate>,
     epoch: Arc<watch::Sender<u64>>,
+    /// The epoch in which the connection was accepted.
+    begun: u64,
+}
+
+impl Wires {
+    /// Whether the connection was cut. Looked at before each frame, so that nothing
+    /// passes after a cut however late its task comes to see it.
+    fn is_cut(&self) -> bool {
+        *self.epoch.borrow() != self.begun
+    }
 }
 
 impl Proxy {
@@ -132,6 +142,7 @@ impl Proxy {
             faults: faults.clone(),
             gate: gate_seen,
             epoch: Arc::new(epoch.clone()),
+            begun: 0,
         };
         let accepting = tokio::spawn(accept(listener, server, wires));
         Ok(Proxy {
@@ -217,11 +228,16 @@ async fn accept(listener: TcpListener, server: String, wires: Wires) {
         let Ok((client, _)) = listener.accept().await else {
             continue;
         };
+        // Before the gate is looked at: closed in between, the connection is cut.
+        let begun = *wires.epoch.borrow();
         let closed = *wires.gate.borrow() == Gate::Closed;
         if closed {
             continue; // dropping `client` is the refusal
         }
-        let wires = wires.clone();
+        let wires = Wires {
+            begun,
+            ..wires.clone()
+        };
         let server = server.clone();
         tokio::spawn(async move {
             // The server may be down, which the host is to see as a closed connection.
@@ -234,8 +250,7 @@ async fn accept(listener: TcpListener, server: String, wires: Wires) {
 
 /// Forwards both ways until either side ends or the proxy cuts; then closes both.
 async fn connection(client: TcpStream, server: TcpStream, wires: Wires) {
-    let mut epoch = wires.epoch.subscribe();
-    epoch.mark_unchanged();
+    let (mut epoch, begun) = (wires.epoch.subscribe(), wires.begun);
     for socket in [&client, &server] {
         // Without this a commit would wait for the acknowledgement of what went before.
         let _ = socket.set_nodelay(true);
@@ -245,7 +260,7 @@ async fn connection(client: TcpStream, server: TcpStream, wires: Wires) {
     tokio::select! {
         _ = to_server(client_read, server_write, wires.clone()) => {}
         _ = to_client(server_read, client_write, wires) => {}
-        _ = epoch.changed() => {}
+        _ = epoch.wait_for(|epoch| *epoch != begun) => {}
     }
 }
 
@@ -263,6 +278,9 @@ async fn to_server(read: OwnedReadHalf, mut write: OwnedWriteHalf, mut wires: Wi
     let mut read = BufReader::new(read);
     while let Some(frame) = Frame::read(&mut read).await? {
         wires.gate.wait_for(|gate| *gate != Gate::Held).await?;
+        if wires.is_cut() {
+            return Ok(());
+        }
         let fate = judge_request(&mut lock(&wires.faults), &frame);
         match fate {
             Fate::Forward => forward(&mut write, &frame).await?,
@@ -286,6 +304,9 @@ async fn to_client(read: OwnedReadHalf, mut write: OwnedWriteHalf, mut wires: Wi
     let mut read = BufReader::new(read);
     while let Some(frame) = Frame::read(&mut read).await? {
         wires.gate.wait_for(|gate| *gate != Gate::Held).await?;
+        if wires.is_cut() {
+            return Ok(());
+        }
         let fate = judge_reply(&mut lock(&wires.faults), &frame);
         if let Fate::Forward = fate {
             forward(&mut write, &frame).await?;
