@@ -6,10 +6,14 @@ use async_nats::Subject;
 use bytes::Bytes;
 
 use crate::server::Server;
+use crate::weir::PARTITIONS;
 use crate::wire::{BATCH_MESSAGES_MAX, Sender, create_stream};
 
 pub const STREAM: &str = "BENCH";
 pub const SUBJECTS: &str = "bench.>";
+/// The same events, their partition of [`PARTITIONS`](crate::weir::PARTITIONS) in the subject.
+pub const PARTITIONED: &str = "PARTED";
+pub const PARTITIONED_SUBJECTS: &str = "parted.*.*";
 pub const KEYS: u64 = 10_000;
 pub const EVENT_BYTES: usize = 200;
 
@@ -43,16 +47,42 @@ pub fn payload(index: u64) -> Bytes {
     format!(r#"{head}{}"}}"#, "x".repeat(padding)).into()
 }
 
+/// NATS's own `partition()`: 32-bit FNV-1a of the key.
+fn partition(key: &str) -> u32 {
+    let hash = key.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    hash % PARTITIONS
+}
+
 /// Creates the stream and appends `events` to it.
 pub async fn fill(server: &Server, events: u64) -> Result<()> {
+    fill_as(server, STREAM, SUBJECTS, events, |key| format!("bench.{key}")).await
+}
+
+/// The same events with the partition's number in their subjects.
+pub async fn fill_partitioned(server: &Server, events: u64) -> Result<()> {
+    fill_as(server, PARTITIONED, PARTITIONED_SUBJECTS, events, |key| {
+        format!("parted.{}.{key}", partition(&key))
+    })
+    .await
+}
+
+async fn fill_as(
+    server: &Server,
+    stream: &str,
+    subjects: &str,
+    events: u64,
+    subject: impl Fn(String) -> String,
+) -> Result<()> {
     let client = server.connect().await?;
-    create_stream(&client, STREAM, &[SUBJECTS]).await?;
+    create_stream(&client, stream, &[subjects]).await?;
     let mut sender = Sender::new(&client).await?;
     let mut index = 0;
     while index < events {
         let end = events.min(index + BATCH_MESSAGES_MAX as u64);
         let batch: Vec<(Subject, Bytes)> = (index..end)
-            .map(|i| (format!("bench.{}", key_token(key(i))).into(), payload(i)))
+            .map(|i| (subject(key_token(key(i))).into(), payload(i)))
             .collect();
         sender.send(batch).await?;
         index = end;

@@ -41,10 +41,13 @@ pub async fn run(args: &Args) -> Result<()> {
     let server = Server::start(dir.path()).await?;
     if args.hosts {
         fill::fill(&server, size.events).await?;
-        println!("| hosts | events/s | processor time per event | partitions of each |");
-        println!("| --- | --- | --- | --- |");
-        for hosts in HOSTS {
-            with_hosts(&server, hosts, size.events, dir.path()).await?;
+        fill::fill_partitioned(&server, size.events).await?;
+        println!("| hosts | each reads | events/s | processor time per event | partitions of each |");
+        println!("| --- | --- | --- | --- | --- |");
+        for source in [Source::Whole, Source::Owned] {
+            for hosts in HOSTS {
+                with_hosts(&server, hosts, source, size.events, dir.path()).await?;
+            }
         }
     }
     if args.handlers {
@@ -57,11 +60,26 @@ pub async fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-async fn with_hosts(server: &Server, count: usize, events: u64, dir: &Path) -> Result<()> {
-    server.delete_streams_except(&[fill::STREAM]).await?;
+/// What a host reads of its source.
+#[derive(Clone, Copy)]
+enum Source {
+    /// All of it.
+    Whole,
+    /// What its partitions get.
+    Owned,
+}
+
+async fn with_hosts(server: &Server, count: usize, source: Source, events: u64, dir: &Path) -> Result<()> {
+    server
+        .delete_streams_except(&[fill::STREAM, fill::PARTITIONED])
+        .await?;
+    let (stream, subjects, reads) = match source {
+        Source::Whole => (fill::STREAM, fill::SUBJECTS, "all"),
+        Source::Owned => (fill::PARTITIONED, fill::PARTITIONED_SUBJECTS, "its own"),
+    };
     let dir = tempfile::Builder::new().prefix("hosts").tempdir_in(dir)?;
     let folder = dir.path().join("counter");
-    write_plugin(&folder, COUNTER.name, COUNTER, fill::STREAM, fill::SUBJECTS)?;
+    write_plugin(&folder, COUNTER.name, COUNTER, stream, subjects)?;
     let mut hosts = Vec::new();
     for n in 0..count {
         let name = format!("bench{n}");
@@ -94,7 +112,7 @@ async fn with_hosts(server: &Server, count: usize, events: u64, dir: &Path) -> R
     let owned = owned(server).await?;
     drop(hosts);
     check_output(server, COUNTER, events).await?;
-    println!("| {count} | {per_s:.0} | {each:.1} us | {owned} |");
+    println!("| {count} | {reads} | {per_s:.0} | {each:.1} us | {owned} |");
     Ok(())
 }
 

@@ -196,11 +196,12 @@ impl Host {
         let program = program()?;
         let log = dir.join(format!("{name}.log"));
         let mut command = Command::new(&program);
+        command.arg("run");
         if let Some(plugins) = plugins {
             command.arg("--plugins").arg(plugins);
         }
         let mut child = command
-            .args(["run", "--nats", server.url(), "--ledger", LEDGER])
+            .args(["--nats", server.url(), "--ledger", LEDGER])
             .args([
                 "--subjects",
                 "out.>,rotations.>",
@@ -404,6 +405,10 @@ pub fn write_plugin(dir: &Path, name: &str, guest: Guest, stream: &str, subjects
         Some(token) => format!("[emit]\nsubjects = [\"{token}.>\"]\n"),
         None => String::new(),
     };
+    let key = match stream == fill::PARTITIONED {
+        true => "[key]\nsubject_token = 3\n\n[partition]\nsubject_token = 2\n",
+        false => "[key]\nsubject_token = 2\n",
+    };
     let manifest = format!(
         r#"name = "{name}"
 component = "{component}"
@@ -415,9 +420,7 @@ stream = "{stream}"
 subjects = ["{subjects}"]
 start = "all"
 
-[key]
-subject_token = 2
-
+{key}
 {emit}"#
     );
     std::fs::write(dir.join("handler.toml"), manifest)?;
