@@ -37,7 +37,7 @@ use crate::membership::{Holdings, View};
 use crate::metrics::HandlerMetrics;
 use crate::model::subjects::{HandlerNames, handler_keys, handlers_stream};
 use crate::source::decode::Decoder;
-use crate::source::feed::{CHUNKS_MAX, Feed, FeedHandle};
+use crate::source::feed::{CHUNKS_MAX, Chunk, Feed, FeedHandle};
 use crate::source::progress::SharedProgress;
 
 /// Pause before something that NATS did not answer is asked again.
@@ -90,7 +90,8 @@ pub struct Entry {
 #[derive(Clone)]
 pub struct Shown {
     pub context: watch::Receiver<Arc<HandlerContext>>,
-    pub progress: Vec<SharedProgress>,
+    /// By source: of its feed, or of the feeds of its partitions.
+    pub progress: Vec<Vec<SharedProgress>>,
 }
 
 impl Roster {
@@ -438,7 +439,7 @@ impl Supervisor {
 /// A handler at work. Dropped, it has crashed.
 struct Running {
     versions: watch::Sender<Arc<HandlerContext>>,
-    progress: Vec<SharedProgress>,
+    progress: Vec<Vec<SharedProgress>>,
     stop: watch::Sender<bool>,
     lanes: JoinSet<()>,
 }
@@ -485,7 +486,7 @@ impl Running {
                 version.clone(),
                 partition,
                 chunks,
-                feeds.clone(),
+                feeds.iter().map(|feeds| feeds.of(partition)).collect(),
                 stopped.clone(),
                 ownership,
             );
@@ -493,7 +494,7 @@ impl Running {
         }
         Running {
             versions,
-            progress: feeds.into_iter().map(|feed| feed.progress).collect(),
+            progress: feeds.into_iter().map(SourceFeeds::progress).collect(),
             stop,
             lanes,
         }
@@ -538,8 +539,32 @@ impl Running {
     }
 }
 
-/// A reader per source, the handler's own messages in the ledger last.
-fn feeds(context: &HandlerContext, lanes: &[mpsc::Sender<crate::source::feed::Chunk>]) -> Vec<FeedHandle> {
+/// The feeds of one source.
+enum SourceFeeds {
+    /// One for all partitions.
+    Whole(FeedHandle),
+    /// One for each: its number is in the subject.
+    Each(Vec<FeedHandle>),
+}
+
+impl SourceFeeds {
+    fn of(&self, partition: u32) -> FeedHandle {
+        match self {
+            SourceFeeds::Whole(feed) => feed.clone(),
+            SourceFeeds::Each(feeds) => feeds[partition as usize].clone(),
+        }
+    }
+
+    fn progress(self) -> Vec<SharedProgress> {
+        match self {
+            SourceFeeds::Whole(feed) => vec![feed.progress],
+            SourceFeeds::Each(feeds) => feeds.into_iter().map(|feed| feed.progress).collect(),
+        }
+    }
+}
+
+/// The feeds of all sources, the handler's own messages in the ledger last.
+fn feeds(context: &HandlerContext, lanes: &[mpsc::Sender<Chunk>]) -> Vec<SourceFeeds> {
     let manifest = &context.manifest;
     let decoder = |source: usize, stream: &str, key| Decoder {
         source: source as u16,
@@ -549,22 +574,38 @@ fn feeds(context: &HandlerContext, lanes: &[mpsc::Sender<crate::source::feed::Ch
         partition_token: manifest.partition_token,
         names: context.names.clone(),
     };
+    let start =
+        |filters, decoder, lanes: BTreeMap<u32, _>| Feed::start(context.log.clone(), filters, decoder, lanes);
+    let all = || (0..).zip(lanes.iter().cloned()).collect();
+    let mut feeds = Vec::with_capacity(manifest.sources.len() + 1);
+    for (n, source) in manifest.sources.iter().enumerate() {
+        let decoder = decoder(n, &source.stream, Some(manifest.key.clone()));
+        feeds.push(match manifest.partition_token {
+            None => SourceFeeds::Whole(start(source.subjects.clone(), decoder, all())),
+            Some(token) => {
+                let each = (0..).zip(lanes).map(|(partition, lane)| {
+                    let filters = source.subjects.iter();
+                    let filters = filters.map(|subject| with_token(subject, token, partition));
+                    let lane = BTreeMap::from([(partition, lane.clone())]);
+                    start(filters.collect(), decoder.clone(), lane)
+                });
+                SourceFeeds::Each(each.collect())
+            }
+        });
+    }
     let internal = vec![context.names.fired_all(), context.names.redriven_all()];
-    let external = manifest.sources.iter().enumerate().map(|(n, source)| {
-        (
-            source.subjects.clone(),
-            decoder(n, &source.stream, Some(manifest.key.clone())),
-        )
-    });
     let own = Decoder {
         partition_token: None,
         ..decoder(manifest.sources.len(), &context.names.ledger, None)
     };
-    external
-        .chain([(internal, own)])
-        .map(|(filters, decoder)| {
-            let lanes: BTreeMap<u32, _> = (0..).zip(lanes.iter().cloned()).collect();
-            Feed::start(context.log.clone(), filters, decoder, lanes)
-        })
-        .collect()
+    feeds.push(SourceFeeds::Whole(start(internal, own, all())));
+    feeds
+}
+
+/// A subject with the partition's number as token `token`, counted from 1.
+fn with_token(subject: &str, token: usize, partition: u32) -> String {
+    let number = partition.to_string();
+    let mut tokens: Vec<&str> = subject.split('.').collect();
+    tokens[token - 1] = &number;
+    tokens.join(".")
 }

@@ -252,17 +252,26 @@ fn of_running(shown: &Shown, counted: &mut Vec<(Instant, u64)>, status: &mut Han
     }
     status.reads_own = context.manifest.partition_token.is_some();
     let mut stopped = 0;
-    for (source, (progress, name)) in shown.progress.iter().zip(context.source_names()).enumerate() {
-        let progress = progress.get();
-        context.metrics.unread(source, progress.unread);
-        context.metrics.lost(source, progress.lost);
-        status.unread += progress.unread;
-        stopped += usize::from(!progress.stopped.is_empty());
-        status.stopped_sources.extend(progress.stopped);
-        if progress.lost > 0 {
-            status.lost.insert(name.to_owned(), progress.lost);
+    for (source, (feeds, name)) in shown.progress.iter().zip(context.source_names()).enumerate() {
+        let (mut unread, mut lost) = (0, 0);
+        let mut reasons = Vec::new();
+        for feed in feeds {
+            let progress = feed.get();
+            unread += progress.unread;
+            // Each counts what the stream has removed, whose ever it was.
+            lost = progress.lost.max(lost);
+            reasons.extend(progress.stopped);
+            status.undecodable += progress.undecodable;
         }
-        status.undecodable += progress.undecodable;
+        reasons.dedup();
+        context.metrics.unread(source, unread);
+        context.metrics.lost(source, lost);
+        status.unread += unread;
+        stopped += usize::from(!reasons.is_empty());
+        status.stopped_sources.extend(reasons);
+        if lost > 0 {
+            status.lost.insert(name.to_owned(), lost);
+        }
     }
     context.metrics.sources_stopped(stopped);
     context.metrics.undecodable(status.undecodable);

@@ -1,6 +1,6 @@
 //! The lanes of a feed: where each one is, and whether that is in the stream.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tokio::sync::mpsc;
 
@@ -77,12 +77,6 @@ impl Lanes {
 
     pub fn any_asks(&self) -> bool {
         self.0.values().any(|lane| lane.at.is_some())
-    }
-
-    /// Partitions that want events.
-    pub fn asking(&self) -> BTreeSet<u32> {
-        let asking = self.0.iter().filter(|(_, lane)| lane.at.is_some());
-        asking.map(|(partition, _)| *partition).collect()
     }
 
     pub fn any_is_stopped(&self) -> bool {
