@@ -49,6 +49,14 @@ pub fn build_programs() -> Result<()> {
     run(build.args(["build", "--workspace", "--bins", "--release", "--locked"]))
 }
 
+/// Builds the programs and every test, as one build: else their dependencies would give
+/// shared crates other features.
+pub fn build_all() -> Result<()> {
+    let mut build = cargo();
+    build.current_dir(crate::root());
+    run(build.args(["build", "--workspace", "--all-targets", "--release", "--locked"]))
+}
+
 /// The program's file, where PATH has it.
 pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -40,15 +40,8 @@ pub fn command() -> Result<()> {
         "--",
         "--deny=warnings",
     ]))?;
-    // Tests start the commands that this builds. As one build with the tests, since
-    // their dependencies would give shared crates other features.
-    exec::run(exec::cargo().current_dir(root()).args([
-        "build",
-        "--workspace",
-        "--all-targets",
-        "--release",
-        "--locked",
-    ]))?;
+    // Tests start the commands that this builds.
+    exec::build_all()?;
     let mut test = exec::cargo();
     test.current_dir(root()).env(setup::NATS_SERVER_VARIABLE, &server);
     for language in Language::value_variants() {
@@ -71,13 +64,7 @@ pub fn command() -> Result<()> {
 pub fn chaos(minutes: f64, seed: Option<u64>) -> Result<()> {
     let server = setup::nats_server()?;
     plugins::build(&["rotations".into()], &[])?;
-    exec::run(exec::cargo().current_dir(root()).args([
-        "build",
-        "--workspace",
-        "--all-targets",
-        "--release",
-        "--locked",
-    ]))?;
+    exec::build_all()?;
     let mut test = exec::cargo();
     test.current_dir(root())
         .env(setup::NATS_SERVER_VARIABLE, &server)
