@@ -431,3 +431,39 @@ async fn a_host_steps_back_from_what_a_newer_version_wrote() {
         "it handles nothing more"
     );
 }
+
+/// Rule 12. A record of a later deployment than this host has heard of: its old code
+/// must not take over, and goes on once it has caught up.
+#[tokio::test]
+async fn old_code_does_not_take_over_from_new_code() {
+    let world = World::new().await;
+    let host = world.host("a", &[probe(1, "")]).await;
+    world.tell("k", COUNT).await;
+    world.emitted("out.n", &["1"]).await;
+    host.drain().await;
+    let (last, record) = world.records("probe", 0).await.pop().expect("a record");
+    let later = weir::commit::record::Record {
+        manifest_revision: record.manifest_revision + 1,
+        previous: last,
+        ..record
+    };
+    let subject = world.names("probe").record(0);
+    let later = world.publish(LEDGER, &subject, Vec::new(), later.encode()).await;
+
+    let host = world.host("a", &[probe(1, "")]).await;
+    world.tell("k", COUNT).await;
+    let mut reason = String::new();
+    eventually("it says that it waits", async || {
+        let partition = host.handler("probe").map(|h| h.partitions[0].clone());
+        reason = partition.and_then(|p| p.reason).unwrap_or_default();
+        reason.contains("has run deployment")
+    })
+    .await;
+    let (newest, _) = world.records("probe", 0).await.pop().expect("a record");
+    assert_eq!(newest, later, "nothing was committed: {reason}");
+
+    // Deployed once more, by another host's files.
+    let other = world.host("z", &[probe(1, "[config]\nx = \"1\"\n")]).await;
+    world.emitted("out.n", &["1", "2"]).await;
+    drop(other);
+}
