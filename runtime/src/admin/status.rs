@@ -73,8 +73,9 @@ impl StatusHandle {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HostStatus {
+/// A host, with its handlers, or with some of them where it is written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostStatus<H = Vec<HandlerStatus>> {
     pub host: String,
     /// The process: 32 hexadecimal digits, new at each start.
     pub incarnation: String,
@@ -83,7 +84,7 @@ pub struct HostStatus {
     pub http: String,
     /// Unix time in milliseconds.
     pub time_ms: u64,
-    pub handlers: Vec<HandlerStatus>,
+    pub handlers: H,
     /// Why `/readyz` says no, as `what: reason`. Empty if it says yes.
     #[serde(default)]
     pub not_ready: Vec<String>,
@@ -98,9 +99,6 @@ pub struct HandlerStatus {
     /// The deployment that the host has seen last, which may not run yet.
     #[serde(default)]
     pub revision: u64,
-    /// Whether that deployment says to execute nothing.
-    #[serde(default)]
-    pub paused: bool,
     /// Whether the host has done what it asks for, or refused.
     #[serde(default)]
     pub settled: bool,

@@ -341,10 +341,6 @@ mod tests {
     fn host(name: &str, version: &str, unread: u64, partitions: &[(u32, &str, u64)]) -> HostStatus {
         HostStatus {
             host: name.into(),
-            incarnation: "00".into(),
-            weir_version: "0".into(),
-            http: String::new(),
-            time_ms: 0,
             handlers: vec![HandlerStatus {
                 name: "h".into(),
                 version: version.into(),
@@ -369,7 +365,7 @@ mod tests {
                 undecodable: unread,
                 ..HandlerStatus::default()
             }],
-            not_ready: Vec::new(),
+            ..HostStatus::default()
         }
     }
 

@@ -219,11 +219,10 @@ pub async fn statuses(log: &dyn Log, ledger: &str) -> anyhow::Result<Vec<HostSta
 /// Puts together what one host says in several messages. Of an earlier process, or of
 /// a time when there were more of them, some may still be there.
 fn join(status: &mut HostStatus, part: HostStatus) {
-    let (newer, older) = match part.time_ms > status.time_ms {
-        true => (part, std::mem::replace(status, empty())),
-        false => (std::mem::replace(status, empty()), part),
+    let older = match part.time_ms > status.time_ms {
+        true => std::mem::replace(status, part),
+        false => part,
     };
-    *status = newer;
     if status.incarnation != older.incarnation {
         return;
     }
@@ -231,21 +230,6 @@ fn join(status: &mut HostStatus, part: HostStatus) {
         if !status.handlers.iter().any(|known| known.name == handler.name) {
             status.handlers.push(handler);
         }
-    }
-    if status.not_ready.is_empty() {
-        status.not_ready = older.not_ready;
-    }
-}
-
-fn empty() -> HostStatus {
-    HostStatus {
-        host: String::new(),
-        incarnation: String::new(),
-        weir_version: String::new(),
-        http: String::new(),
-        time_ms: 0,
-        handlers: Vec::new(),
-        not_ready: Vec::new(),
     }
 }
 
@@ -294,10 +278,6 @@ mod tests {
     fn host(revision: u64, settled: bool, partitions: &[(&str, u64)]) -> HostStatus {
         HostStatus {
             host: "one".into(),
-            incarnation: "00".into(),
-            weir_version: "0".into(),
-            http: String::new(),
-            time_ms: 0,
             handlers: vec![HandlerStatus {
                 name: "h".into(),
                 revision,
@@ -315,7 +295,7 @@ mod tests {
                     .collect(),
                 ..HandlerStatus::default()
             }],
-            not_ready: Vec::new(),
+            ..HostStatus::default()
         }
     }
 

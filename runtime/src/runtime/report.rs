@@ -12,7 +12,8 @@ use tracing::warn;
 use super::handlers::{Entry, Roster, Shown};
 use crate::admin::status::{HandlerStatus, HostStatus, PartitionStatus, StatusHandle};
 use crate::config;
-use crate::deployment::registry::{Desired, now_ms};
+use crate::deployment::manifest::PARTITIONS_MAX;
+use crate::deployment::registry::now_ms;
 use crate::dispatch::context::State;
 use crate::ledger;
 use crate::log::{Append, SharedLog};
@@ -25,9 +26,14 @@ const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// After this long without the registry, deployments may pass this host by.
 const BLIND_AFTER: Duration = Duration::from_secs(10);
 
-/// Bytes of handlers in one message: far below what a server takes, with hundreds of
-/// handlers of sixteen partitions.
-const PART_BYTES: usize = 256 * 1024;
+/// Partitions in one message: of some 110 bytes each, and of several hundred where all
+/// have a reason not to run, which is still below what a server takes.
+const PART_WEIGHT: usize = 1_100;
+
+/// What a handler is beside its partitions, in partitions.
+const HANDLER_WEIGHT: usize = 4;
+
+const _: () = assert!(PARTITIONS_MAX as usize + HANDLER_WEIGHT <= PART_WEIGHT);
 
 /// How long changes gather before a host says so out of turn.
 const STATUS_SOON: Duration = Duration::from_millis(20);
@@ -99,7 +105,7 @@ impl Report {
             };
             crate::metrics::connected(self.log.connected());
             self.readiness(&host, &status);
-            let messages = self.messages(&host);
+            let messages = messages(&self.ledger.name, &host);
             status.set(host);
             if !self.log.connected() {
                 continue;
@@ -115,41 +121,6 @@ impl Report {
                 warn!(%error, %cause, "what this host does cannot be written down for `weir handlers`");
             }
         }
-    }
-
-    /// What the host says, in as many messages as it takes.
-    fn messages(&self, host: &HostStatus) -> Vec<Append> {
-        let mut parts = vec![HostStatus {
-            handlers: Vec::new(),
-            ..host.clone()
-        }];
-        let mut bytes = 0;
-        for handler in &host.handlers {
-            let size = serde_json::to_vec(handler).map_or(0, |json| json.len());
-            if bytes > 0 && bytes + size > PART_BYTES {
-                bytes = 0;
-                parts.push(HostStatus {
-                    handlers: Vec::new(),
-                    not_ready: Vec::new(),
-                    ..host.clone()
-                });
-            }
-            bytes += size;
-            parts
-                .last_mut()
-                .expect("one at least")
-                .handlers
-                .push(handler.clone());
-        }
-        let message = |(part, status): (usize, HostStatus)| Append {
-            subject: host_part_key(&self.ledger.name, &self.host, part),
-            data: serde_json::to_vec(&status)
-                .expect("a status is plain data")
-                .into(),
-            ttl_s: Some(STATUS_TTL_S),
-            ..Append::default()
-        };
-        parts.into_iter().enumerate().map(message).collect()
     }
 
     fn readiness(&self, host: &HostStatus, status: &StatusHandle) {
@@ -196,6 +167,44 @@ impl Report {
     }
 }
 
+/// What the host says, in as many messages as it takes.
+fn messages(ledger: &str, host: &HostStatus) -> Vec<Append> {
+    let weight = |handler: &HandlerStatus| handler.partitions.len() + HANDLER_WEIGHT;
+    let mut weighed = 0;
+    let parts = host.handlers.chunk_by(|before, next| {
+        weighed += weight(before);
+        let fits = weighed + weight(next) <= PART_WEIGHT;
+        if !fits {
+            weighed = 0;
+        }
+        fits
+    });
+    let parts: Vec<&[HandlerStatus]> = match host.handlers.is_empty() {
+        true => vec![&[]],
+        false => parts.collect(),
+    };
+    let message = |(part, handlers): (usize, &[HandlerStatus])| {
+        let status = HostStatus {
+            host: host.host.clone(),
+            incarnation: host.incarnation.clone(),
+            weir_version: host.weir_version.clone(),
+            http: host.http.clone(),
+            time_ms: host.time_ms,
+            handlers,
+            not_ready: host.not_ready.clone(),
+        };
+        Append {
+            subject: host_part_key(ledger, &host.host, part),
+            data: serde_json::to_vec(&status)
+                .expect("a status is plain data")
+                .into(),
+            ttl_s: Some(STATUS_TTL_S),
+            ..Append::default()
+        }
+    };
+    parts.into_iter().enumerate().map(message).collect()
+}
+
 fn of_handler(entry: &Entry, counted: &mut Counted) -> HandlerStatus {
     let deployment = &entry.registered.deployment;
     let mut status = HandlerStatus {
@@ -203,7 +212,6 @@ fn of_handler(entry: &Entry, counted: &mut Counted) -> HandlerStatus {
         version: deployment.version.clone(),
         digest: deployment.digest.clone(),
         revision: entry.registered.revision,
-        paused: deployment.desired == Desired::Paused,
         settled: entry.settled,
         refused: entry.refused.clone(),
         ..HandlerStatus::default()
@@ -277,4 +285,46 @@ fn of_running(shown: &Shown, counted: &mut Vec<(Instant, u64)>, status: &mut Han
     context.metrics.undecodable(status.undecodable);
     status.errors = context.counters.errors.load(Ordering::Relaxed);
     status.dead_letters = context.counters.dead_letters.load(Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Large or many handlers are told in several messages, none of which a server
+    /// would refuse, and nothing is left out.
+    #[test]
+    fn what_is_too_much_for_one_message_is_told_in_several() {
+        const PAYLOAD_MAX: usize = 1024 * 1024;
+        for (handlers, partitions, parts) in [(0, 0, 1), (3, 1, 1), (3, PARTITIONS_MAX, 3), (200, 16, 4)] {
+            let partition = |partition| PartitionStatus {
+                partition,
+                state: "retrying".into(),
+                reason: Some("x".repeat(300)),
+                waiting: u64::MAX,
+                record: u64::MAX,
+                revision: u64::MAX,
+            };
+            let host = HostStatus {
+                host: "h".into(),
+                handlers: (0..handlers)
+                    .map(|n| HandlerStatus {
+                        name: format!("handler-{n}"),
+                        partitions: (0..partitions).map(partition).collect(),
+                        ..HandlerStatus::default()
+                    })
+                    .collect(),
+                ..HostStatus::default()
+            };
+            let messages = messages("L", &host);
+            assert_eq!(messages.len(), parts, "{handlers} of {partitions}");
+            let mut told = Vec::new();
+            for message in messages {
+                assert!(message.data.len() < PAYLOAD_MAX, "{} bytes", message.data.len());
+                let part: HostStatus = serde_json::from_slice(&message.data).expect("a status");
+                told.extend(part.handlers);
+            }
+            assert_eq!(told, host.handlers);
+        }
+    }
 }
