@@ -30,10 +30,4 @@ impl Beat {
     pub fn has_ended(&self) -> bool {
         self.machine == crate::os::machine() && !crate::os::runs(self.pid)
     }
-
-    /// Whether it holds a partition.
-    pub fn has(&self, handler: &str, partition: u32) -> bool {
-        let ranges = self.holds.get(handler);
-        ranges.is_some_and(|ranges| ranges.iter().any(|(from, to)| (*from..=*to).contains(&partition)))
-    }
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, Default)]
 pub struct Holdings {
     held: Arc<Mutex<BTreeMap<String, BTreeSet<u32>>>>,
+    leaving: Arc<AtomicBool>,
     withdrawn: Arc<AtomicBool>,
     changes: watch::Sender<u64>,
 }
@@ -31,11 +32,21 @@ impl Holdings {
         }
     }
 
-    /// This host is of an older version than others, and leaves all partitions to them.
-    /// Returns whether that is news.
+    /// This host gives all partitions away, and takes none any more.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    pub fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
+    /// Leaves because this host is of an older version than others. Returns whether
+    /// that is news.
     pub fn withdraw(&self) -> bool {
         let news = !self.withdrawn.swap(true, Ordering::SeqCst);
-        self.changes.send_modify(|n| *n += 1);
+        self.leave();
         news
     }
 

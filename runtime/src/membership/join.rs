@@ -45,7 +45,6 @@ pub enum Error {
 pub struct Membership {
     view: watch::Receiver<Arc<View>>,
     holdings: Holdings,
-    leave: watch::Sender<bool>,
     gone: Option<oneshot::Sender<()>>,
     task: JoinSet<()>,
 }
@@ -60,7 +59,6 @@ struct Task {
     /// Sequence of our last beat, as far as we know.
     sequence: u64,
     holdings: Holdings,
-    leave: watch::Receiver<bool>,
     /// Said once.
     lost_name: bool,
 }
@@ -74,7 +72,6 @@ type Sending = BoxFuture<'static, Result<u64, AppendError>>;
 /// The name is taken, or nothing can be written.
 pub async fn join(log: SharedLog, ledger: &str, host: &str, incarnation: &str) -> Result<Membership, Error> {
     let holdings = Holdings::default();
-    let (leave, leaving) = watch::channel(false);
     let (view, shown) = watch::channel(Arc::new(View::default()));
     let mut task = Task {
         log,
@@ -91,7 +88,6 @@ pub async fn join(log: SharedLog, ledger: &str, host: &str, incarnation: &str) -
         },
         sequence: 0,
         holdings: holdings.clone(),
-        leave: leaving,
         lost_name: false,
     };
     task.find().await?;
@@ -103,7 +99,6 @@ pub async fn join(log: SharedLog, ledger: &str, host: &str, incarnation: &str) -
     Ok(Membership {
         view: shown,
         holdings,
-        leave,
         gone: Some(gone),
         task: running,
     })
@@ -120,7 +115,7 @@ impl Membership {
 
     /// Tells the others that this host gives its partitions away.
     pub fn leave(&self) {
-        self.leave.send_replace(true);
+        self.holdings.leave();
     }
 
     /// Says goodbye. What is still held is held no more.
@@ -188,7 +183,7 @@ impl Task {
     /// The next beat, on its way.
     fn send(&mut self) -> Sending {
         self.beat.number += 1;
-        self.beat.leaving = *self.leave.borrow() || self.holdings.has_withdrawn();
+        self.beat.leaving = self.holdings.leaving();
         self.beat.holds = self.holdings.ranges();
         let message = Append {
             subject: alive_key(&self.ledger, &self.beat.host),
@@ -207,7 +202,6 @@ impl Task {
         let mut every = tokio::time::interval(BEAT_EVERY);
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut changes = self.holdings.changes();
-        let mut leave = self.leave.clone();
         let mut sending: Option<Sending> = None;
         let mut due = false;
         let mut reader: Option<Box<dyn Reader>> = None;
@@ -227,13 +221,9 @@ impl Task {
                     self.sent(sent).await;
                 }
                 Ok(()) = changes.changed() => {
-                    if self.holdings.has_withdrawn() {
+                    if self.holdings.leaving() {
                         self.members.leave();
                     }
-                    due = true;
-                }
-                Ok(()) = leave.changed() => {
-                    self.members.leave();
                     due = true;
                 }
                 _ = every.tick() => {

@@ -53,14 +53,6 @@ impl View {
     pub fn sharing(&self) -> impl Iterator<Item = &str> {
         self.sharing.iter().map(|(name, _)| &**name)
     }
-
-    /// A view in which one host is alone.
-    pub fn alone(host: &str) -> View {
-        View {
-            sharing: vec![(host.into(), hash(host))],
-            alive: BTreeMap::new(),
-        }
-    }
 }
 
 /// All hosts that were heard of.
