@@ -32,8 +32,6 @@ pub struct Ledger {
     pub name: String,
     /// When the ledger stream was created (Unix nanoseconds): its identity.
     pub created: u64,
-    /// When the state bucket's stream was created (Unix nanoseconds).
-    pub bucket_created: u64,
     /// The subjects that the ledger takes, Weir's own among them.
     pub subjects: Vec<String>,
 }
@@ -452,7 +450,6 @@ pub async fn ensure(log: &dyn Log, config: &config::Ledger) -> Result<Ledger, Er
     Ok(Ledger {
         name: config.name.clone(),
         created: created[0].created,
-        bucket_created: created[1].created,
         subjects: created.swap_remove(0).settings.subjects,
     })
 }
@@ -466,7 +463,6 @@ pub async fn find(log: &dyn Log, name: &str) -> Result<Ledger, log::Error> {
     Ok(Ledger {
         name: name.into(),
         created: stream.created,
-        bucket_created: log.stream(&subjects::bucket_stream(name)).await?.created,
         subjects: stream.settings.subjects,
     })
 }
@@ -649,7 +645,6 @@ mod tests {
         let ledger = Ledger {
             name: "L".into(),
             created: 1,
-            bucket_created: 1,
             subjects: ledger_settings(&config()).subjects,
         };
         assert!(ledger.takes("stats.a") && ledger.takes("orders.*") && !ledger.takes("orders.>"));

@@ -64,8 +64,10 @@ pub struct Remove {
 pub async fn rollback(options: &Options, arguments: &Rollback) -> anyhow::Result<ExitCode> {
     let (log, ledger) = super::connect(options).await?;
     let (name, to) = (&arguments.name, arguments.to.as_deref());
-    let found = deploy::roll_back(&log, &ledger, name, to, &deployer()).await?;
-    let registered = found.map_err(WrongUse)?;
+    let registered = match deploy::roll_back(&log, &ledger, name, to, &deployer()).await {
+        Err(error @ deploy::Error::NoEarlier { .. }) => return Err(WrongUse(error.to_string()).into()),
+        registered => registered?,
+    };
     eprintln!(
         "weir: back to version {} ({})",
         registered.deployment.version, registered.deployment.digest

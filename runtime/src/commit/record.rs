@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 
-use crate::log::Stored;
+use crate::log::{Append, Stored};
 use crate::model::position::Position;
 use crate::state::LiveTimer;
 
@@ -212,6 +212,16 @@ pub enum Error {
 }
 
 impl Record {
+    /// The message of a record on its subject, with its fence.
+    pub fn message(&self, subject: String) -> Append {
+        Append {
+            subject,
+            data: self.encode().into(),
+            expected: Some(self.previous),
+            ..Append::default()
+        }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.keys.len() * 48);
         minicbor::encode(self, &mut out).expect("writing to memory cannot fail");

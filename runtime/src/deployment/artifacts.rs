@@ -113,6 +113,14 @@ impl<'a> Artifacts<'a> {
         self.append(&self.meta(digest), info.into(), true).await
     }
 
+    /// Whether a component was stored and not removed since. It may be damaged.
+    ///
+    /// # Errors
+    /// Of the log.
+    pub async fn has(&self, digest: &str) -> Result<bool, Error> {
+        Ok(self.info(digest).await?.is_some())
+    }
+
     /// Reads a component, and checks that it is the one of that digest.
     ///
     /// # Errors

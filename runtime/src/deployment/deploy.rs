@@ -11,7 +11,7 @@ use super::registry::{
 };
 use super::signature::Signature;
 use crate::commit::record::{self, Kind, Record};
-use crate::log::{self, Append, AppendError, Log};
+use crate::log::{self, AppendError, Log};
 use crate::model::subjects::{HandlerNames, bucket_stream};
 
 /// How long owners may go on committing after their handler was removed, before
@@ -31,6 +31,8 @@ pub enum Error {
     Log(#[from] log::Error),
     #[error(transparent)]
     Record(#[from] record::Error),
+    #[error("handler {name} has no earlier deployment{which}")]
+    NoEarlier { name: String, which: String },
     #[error("partition {partition} could not be ended: {reason}; repeat the command")]
     Ending { partition: u32, reason: String },
 }
@@ -97,8 +99,12 @@ pub async fn deploy(
             |deployment: &Deployment| deployment.digest == found.digest && deployment.manifest == found.text;
         let resigned = signature.is_some() && signature != before.deployment.signature;
         if same(&before.deployment) && before.deployment.desired == Desired::Running && !resigned {
-            // Its component may have been lost with the object store.
-            Artifacts::of(log, ledger).put(&found.digest, &found.wasm).await?;
+            let artifacts = Artifacts::of(log, ledger);
+            // Its component may have been lost with the object store. A host that starts
+            // does not read all of it to see that it is whole.
+            if when == When::Always || !artifacts.has(&found.digest).await? {
+                artifacts.put(&found.digest, &found.wasm).await?;
+            }
             return Ok(Outcome::Unchanged(before.revision));
         }
         if when == When::New {
@@ -197,12 +203,7 @@ async fn end(log: &dyn Log, names: &HandlerNames, partition: u32, by: &str) -> R
             host: by.into(),
             ..record
         };
-        let message = Append {
-            subject: subject.clone(),
-            data: tombstone.encode().into(),
-            expected: Some(last.sequence),
-            ..Append::default()
-        };
+        let message = tombstone.message(subject.clone());
         // Its owner may commit once more; whatever happened, the next look tells.
         let reason = match log.append(&names.ledger, vec![message]).await {
             Ok(appended) => return Ok(appended.sequence),
@@ -222,14 +223,14 @@ async fn end(log: &dyn Log, names: &HandlerNames, partition: u32, by: &str) -> R
 /// the latest that had another component or manifest. Returns it, as registered.
 ///
 /// # Errors
-/// There is none; of the log.
+/// [`Error::NoEarlier`]; of the log.
 pub async fn roll_back(
     log: &dyn Log,
     ledger: &str,
     name: &str,
     to: Option<&str>,
     by: &str,
-) -> Result<Result<Registered, String>, Error> {
+) -> Result<Registered, Error> {
     let registry = Registry::of(log, ledger);
     let latest = registry.deployed(name).await?;
     let history = registry.history(name).await?;
@@ -243,17 +244,14 @@ pub async fn roll_back(
         None => earlier.next(),
         Some(digest) => earlier.find(|registered| registered.deployment.digest.starts_with(digest)),
     };
-    let Some(found) = found else {
-        return Ok(Err(match to {
-            None => format!("handler {name} has no earlier deployment"),
-            Some(digest) => format!(
-                "handler {name} has no earlier deployment whose digest begins with {digest}; see `weir handlers \
-                 --history {name}`"
-            ),
-        }));
-    };
+    let found = found.ok_or_else(|| Error::NoEarlier {
+        name: name.into(),
+        which: to.map_or(String::new(), |digest| {
+            format!(" whose digest begins with {digest}; see `weir handlers --history {name}`")
+        }),
+    })?;
     check_successor(&latest.deployment.manifest()?, &found.deployment.manifest()?)?;
     let deployment = found.deployment.again(by, Desired::Running);
     let revision = registry.put(&deployment, Some(&latest)).await?;
-    Ok(Ok(Registered { revision, deployment }))
+    Ok(Registered { revision, deployment })
 }

@@ -13,10 +13,11 @@ use crate::commit::record::{FORMAT, Kind, Record};
 use crate::deployment::manifest::Manifest;
 use crate::dispatch::executor::Executor;
 use crate::handler::Program;
-use crate::log::{Append, SharedLog};
+use crate::log::SharedLog;
 use crate::metrics::HandlerMetrics;
 use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::HandlerNames;
+use crate::source::decode::Decoder;
 
 /// One deployment of a handler, ready to run.
 #[derive(Clone)]
@@ -103,14 +104,26 @@ impl HandlerContext {
         names.zip(positions.iter().copied()).collect()
     }
 
-    /// The message of a record, with its fence.
-    pub fn record_message(&self, partition: u32, record: &Record) -> Append {
-        Append {
-            subject: self.names.record(partition),
-            data: record.encode().into(),
-            expected: Some(record.previous),
-            ..Append::default()
-        }
+    /// Decoders of all sources, in the order of their indices: the handler's own
+    /// messages in the ledger last.
+    pub fn decoders(&self) -> Vec<Decoder> {
+        let manifest = &self.manifest;
+        let decoder = |source: usize, stream: &str| Decoder {
+            source: source as u16,
+            stream: stream.into(),
+            key: Some(manifest.key.clone()),
+            partitions: manifest.partitions,
+            partition_token: manifest.partition_token,
+            names: self.names.clone(),
+        };
+        let sources = manifest.sources.iter().enumerate();
+        let external = sources.map(|(n, source)| decoder(n, &source.stream));
+        let own = Decoder {
+            key: None,
+            partition_token: None,
+            ..decoder(manifest.sources.len(), &self.names.ledger)
+        };
+        external.chain([own]).collect()
     }
 
     pub fn lane(&self, partition: u32) -> &LaneStatus {

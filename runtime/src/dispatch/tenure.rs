@@ -366,7 +366,7 @@ fn same_shape(context: &HandlerContext, before: &Record) -> Result<(), Failure> 
 /// Appends the takeover record. Returns its sequence.
 async fn commit(context: &HandlerContext, partition: u32, record: &Record) -> Result<u64, Failure> {
     let attempt = context.committer.attempts().next();
-    let mut message = context.record_message(partition, record);
+    let mut message = record.message(context.names.record(partition));
     message.headers.push((ATTEMPT_HEADER.into(), attempt.clone()));
     let subject = message.subject.clone();
     match context.log.append(&context.names.ledger, vec![message]).await {

@@ -550,7 +550,7 @@ impl<'a> Term<'a> {
             events,
             ..self.context.record(kind, self.tenure.record.record)
         };
-        let message = self.context.record_message(self.partition, &record);
+        let message = record.message(self.context.names.record(self.partition));
         let (reply, receiver) = oneshot::channel();
         self.flight = Some(Flight {
             since: Instant::now(),

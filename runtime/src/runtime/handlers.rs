@@ -565,41 +565,28 @@ impl SourceFeeds {
 
 /// The feeds of all sources, the handler's own messages in the ledger last.
 fn feeds(context: &HandlerContext, lanes: &[mpsc::Sender<Chunk>]) -> Vec<SourceFeeds> {
-    let manifest = &context.manifest;
-    let decoder = |source: usize, stream: &str, key| Decoder {
-        source: source as u16,
-        stream: stream.into(),
-        key,
-        partitions: manifest.partitions,
-        partition_token: manifest.partition_token,
-        names: context.names.clone(),
+    let own = vec![context.names.fired_all(), context.names.redriven_all()];
+    let subjects = context.manifest.sources.iter().map(|source| &source.subjects);
+    let start = |subjects, decoder, lanes: BTreeMap<u32, _>| {
+        Feed::start(context.log.clone(), subjects, decoder, lanes)
     };
-    let start =
-        |filters, decoder, lanes: BTreeMap<u32, _>| Feed::start(context.log.clone(), filters, decoder, lanes);
-    let all = || (0..).zip(lanes.iter().cloned()).collect();
-    let mut feeds = Vec::with_capacity(manifest.sources.len() + 1);
-    for (n, source) in manifest.sources.iter().enumerate() {
-        let decoder = decoder(n, &source.stream, Some(manifest.key.clone()));
-        feeds.push(match manifest.partition_token {
-            None => SourceFeeds::Whole(start(source.subjects.clone(), decoder, all())),
-            Some(token) => {
-                let each = (0..).zip(lanes).map(|(partition, lane)| {
-                    let filters = source.subjects.iter();
-                    let filters = filters.map(|subject| with_token(subject, token, partition));
-                    let lane = BTreeMap::from([(partition, lane.clone())]);
-                    start(filters.collect(), decoder.clone(), lane)
-                });
-                SourceFeeds::Each(each.collect())
-            }
-        });
-    }
-    let internal = vec![context.names.fired_all(), context.names.redriven_all()];
-    let own = Decoder {
-        partition_token: None,
-        ..decoder(manifest.sources.len(), &context.names.ledger, None)
+    let feeds_of = |(decoder, subjects): (Decoder, &Vec<String>)| match decoder.partition_token {
+        None => {
+            let lanes = (0..).zip(lanes.iter().cloned()).collect();
+            SourceFeeds::Whole(start(subjects.clone(), decoder, lanes))
+        }
+        Some(token) => {
+            let each = (0..).zip(lanes).map(|(partition, lane)| {
+                let subjects = subjects.iter();
+                let subjects = subjects.map(|subject| with_token(subject, token, partition));
+                let lane = BTreeMap::from([(partition, lane.clone())]);
+                start(subjects.collect(), decoder.clone(), lane)
+            });
+            SourceFeeds::Each(each.collect())
+        }
     };
-    feeds.push(SourceFeeds::Whole(start(internal, own, all())));
-    feeds
+    let decoders = context.decoders().into_iter();
+    decoders.zip(subjects.chain([&own])).map(feeds_of).collect()
 }
 
 /// A subject with the partition's number as token `token`, counted from 1.

@@ -166,20 +166,7 @@ impl Stage {
                 revision: 0,
             },
         };
-        let manifest = &context.manifest;
-        let decoder = |source: usize, stream: &str, key| Decoder {
-            source: source as u16,
-            stream: stream.into(),
-            key,
-            partitions: manifest.partitions,
-            partition_token: manifest.partition_token,
-            names: names.clone(),
-        };
-        let external = manifest.sources.iter().enumerate();
-        let mut decoders: Vec<Decoder> = external
-            .map(|(n, source)| decoder(n, &source.stream, Some(manifest.key.clone())))
-            .collect();
-        decoders.push(decoder(decoders.len(), &ledger.name, None));
+        let decoders = context.decoders();
         let caught: Arc<Mutex<Vec<_>>> = Arc::default();
         let subscriber = tracing_subscriber::registry().with(GuestLines::into(caught.clone()));
         Ok(Stage {
@@ -445,7 +432,7 @@ impl Stage {
 
     async fn commit(&self, partition: u32, messages: Vec<Append>, record: Record) -> anyhow::Result<u64> {
         let (reply, settled) = oneshot::channel();
-        let message = self.context.record_message(partition, &record);
+        let message = record.message(self.context.names.record(partition));
         let submission = Submission {
             messages,
             record: message,
