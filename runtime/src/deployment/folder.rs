@@ -60,6 +60,8 @@ struct Known {
     handled: Option<Look>,
     /// What it was when it was read last.
     was: Option<Was>,
+    /// It could not be read the last time, which was said: mended is news.
+    unreadable: bool,
     /// Looks at which it was not there.
     missing: u32,
 }
@@ -87,6 +89,7 @@ impl Folder {
                 seen: look.clone(),
                 handled: Some(look),
                 was: of_this.map(Was::of),
+                unreadable: of_this.is_none(),
                 missing: 0,
             };
             self.known.insert(folder, known);
@@ -114,11 +117,15 @@ impl Folder {
                 Ok(_) if look(folder) != known.seen => {}
                 Ok(deployed) => {
                     known.handled = Some(known.seen.clone());
-                    known.was = Some(Was::of(&deployed));
-                    changes.push(Change::Found(Box::new(deployed)));
+                    // Files that were only touched are nobody's wish to deploy them.
+                    let was = known.was.replace(Was::of(&deployed));
+                    if std::mem::take(&mut known.unreadable) || was != known.was {
+                        changes.push(Change::Found(Box::new(deployed)));
+                    }
                 }
                 Err(error) => {
                     known.handled = Some(known.seen.clone());
+                    known.unreadable = true;
                     changes.push(Change::Unreadable(error));
                 }
             }
@@ -192,11 +199,23 @@ mod tests {
         assert_eq!(told(folder.look()), ["new 3"]);
         assert!(folder.look().is_empty(), "once");
 
+        let touched = std::fs::File::options()
+            .write(true)
+            .open(dir.path().join("new").join("c.wasm"));
+        touched
+            .and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH))
+            .expect("a file that was there");
+        let again: Vec<String> = (0..3).flat_map(|_| told(folder.look())).collect();
+        assert!(again.is_empty(), "touched, and as it was: {again:?}");
+
         std::fs::write(dir.path().join("new").join(FILE_NAME), "name = 3").expect("a bad manifest");
         assert!(folder.look().is_empty());
         let said = told(folder.look());
         assert!(said.len() == 1 && said[0].starts_with("unreadable"), "{said:?}");
         assert!(folder.look().is_empty(), "said once");
+        write(dir.path(), "new", b"123");
+        assert!(folder.look().is_empty());
+        assert_eq!(told(folder.look()), ["new 3"], "mended, if as it was");
     }
 
     #[test]
