@@ -112,9 +112,19 @@ async fn a_handler_is_deployed_rolled_back_paused_and_removed() -> Result<()> {
     ];
     ensure!(told == expected, "{told:?}");
 
+    // Removed, its state is still there to be read, whether the bucket has it or not.
+    weir.run(&["remove", "rotations"]).await?.exits(0)?;
+    let (key, count) = flights.counts.iter().next().context("a key")?;
+    let cells = weir.cells("rotations", key).await?;
+    ensure!(cells["n"] == count.to_string(), "{cells:?}");
+    let keys: Vec<String> = weir.json(&["state", "keys", "rotations"]).await?;
+    ensure!(keys.len() == flights.counts.len(), "{keys:?}");
+
     weir.run(&["remove", "rotations", "--purge-state"])
         .await?
         .exits(0)?;
+    let purged = weir.run(&["state", "get", "rotations", key]).await?.exits(1)?;
+    ensure!(purged.stderr.contains("has no state for key"), "{purged:?}");
     let gone = weir.run(&["pause", "rotations"]).await?.exits(1)?;
     ensure!(gone.stderr.contains("not deployed"), "{gone:?}");
     let left = system.bus.read(LEDGER, "$WEIR.LEDGER.c.rotations.>").await?;

@@ -10,7 +10,7 @@ use super::registry::{
     generation_after, now_ms,
 };
 use super::signature::Signature;
-use crate::commit::record::{self, Kind, Record};
+use crate::commit::record::{self, Kind, Record, Watermark};
 use crate::log::{self, AppendError, Log};
 use crate::model::subjects::{HandlerNames, bucket_stream};
 
@@ -144,9 +144,9 @@ pub async fn collect(log: &dyn Log, ledger: &str) -> Result<usize, Error> {
 }
 
 /// Removes a handler: hosts stop it, its partitions are ended with tombstones that
-/// fence whoever does not know yet, and timers and records are purged. Its cells
-/// and dead letters stay to be read, unless `purge_state`. Can be repeated where it
-/// was interrupted.
+/// fence whoever does not know yet, and timers are purged. Its cells and dead letters
+/// stay to be read, unless `purge_state`; so do the records that the bucket does not
+/// cover. Can be repeated where it was interrupted, and to purge state later.
 ///
 /// # Errors
 /// [`RegistryError::Unknown`] if it never was; of the log.
@@ -167,8 +167,8 @@ pub async fn remove(
     let names = HandlerNames::new(ledger, name, latest.deployment.generation);
     let partitions = latest.deployment.manifest()?.partitions;
     for partition in 0..partitions {
-        let tombstone = end(log, &names, partition, by).await?;
-        log.purge(ledger, &names.record(partition), tombstone).await?;
+        let below = end(log, &names, partition, by, purge_state).await?;
+        log.purge(ledger, &names.record(partition), below).await?;
     }
     for rest in [names.timers_all(), names.fired_all(), names.redriven_all()] {
         log.purge(ledger, &rest, u64::MAX).await?;
@@ -181,23 +181,43 @@ pub async fn remove(
     Ok(())
 }
 
-/// Commits the tombstone of a partition. Returns its sequence, 0 if the partition
-/// never began.
-async fn end(log: &dyn Log, names: &HandlerNames, partition: u32, by: &str) -> Result<u64, Error> {
+/// Commits the tombstone of a partition. Returns the sequence below which no record is
+/// of use any more: the tombstone's, if its state is purged, which it then says by a
+/// watermark that covers everything.
+async fn end(
+    log: &dyn Log,
+    names: &HandlerNames,
+    partition: u32,
+    by: &str,
+    purge_state: bool,
+) -> Result<u64, Error> {
     let begin = Instant::now();
     let subject = names.record(partition);
     loop {
         let Some(last) = log.last(&names.ledger, &subject).await? else {
-            return Ok(0);
+            return Ok(0); // it never began
         };
         let record = Record::decode(&last)?;
-        if record.kind == Kind::Tombstone {
+        let covered = record.watermark.map_or(0, |watermark| watermark.record);
+        if record.kind == Kind::Tombstone && !purge_state {
+            return Ok(covered);
+        }
+        if record.kind == Kind::Tombstone && covered == record.previous {
             return Ok(last.sequence);
         }
+        let everything = Watermark {
+            record: last.sequence,
+            nonce: record.nonce,
+            bucket: record.watermark.map_or(0, |watermark| watermark.bucket),
+        };
         let tombstone = Record {
             kind: Kind::Tombstone,
             nonce: rand::random(),
             previous: last.sequence,
+            watermark: match purge_state {
+                true => Some(everything),
+                false => record.watermark,
+            },
             keys: Vec::new(),
             events: 0,
             host: by.into(),
@@ -206,6 +226,7 @@ async fn end(log: &dyn Log, names: &HandlerNames, partition: u32, by: &str) -> R
         let message = tombstone.message(subject.clone());
         // Its owner may commit once more; whatever happened, the next look tells.
         let reason = match log.append(&names.ledger, vec![message]).await {
+            Ok(_) if !purge_state => return Ok(covered),
             Ok(appended) => return Ok(appended.sequence),
             Err(AppendError::Fenced(_) | AppendError::Busy { .. } | AppendError::Unknown(_))
                 if begin.elapsed() < REMOVE_FOR =>
