@@ -23,6 +23,8 @@ pub const RETRIES: &str = "weir_retries_total";
 pub const DEAD_LETTERS: &str = "weir_dead_letters_total";
 pub const CACHE_BYTES: &str = "weir_cache_bytes";
 pub const FENCED: &str = "weir_fenced_total";
+pub const DUPLICATES: &str = "weir_duplicates_total";
+pub const CONFLICTS: &str = "weir_conflicts_total";
 pub const LOST_MESSAGES: &str = "weir_lost_messages_total";
 pub const UNDECODABLE: &str = "weir_undecodable_messages_total";
 pub const SOURCES_STOPPED: &str = "weir_sources_stopped";
@@ -61,6 +63,14 @@ fn describe() {
     describe_gauge!(CACHE_BYTES, "Bytes of cells kept in memory.");
     describe_counter!(FENCED, "Commits refused because another host has the partition.");
     describe_counter!(
+        DUPLICATES,
+        "Events ignored because they repeat others ([dedupe])."
+    );
+    describe_counter!(
+        CONFLICTS,
+        "Groups executed again because a shared cell or lock had changed meanwhile."
+    );
+    describe_counter!(
         LOST_MESSAGES,
         "Messages of a source that its stream removed before every partition had read them."
     );
@@ -90,6 +100,8 @@ pub struct HandlerMetrics {
     retries: Counter,
     dead_letters: Counter,
     fenced: Counter,
+    conflicts: Counter,
+    duplicates: Counter,
     sources_stopped: Gauge,
     /// By partition.
     lag: Vec<Gauge>,
@@ -121,6 +133,8 @@ impl HandlerMetrics {
             retries: counter!(RETRIES, "handler" => name()),
             dead_letters: counter!(DEAD_LETTERS, "handler" => name()),
             fenced: counter!(FENCED, "handler" => name()),
+            conflicts: counter!(CONFLICTS, "handler" => name()),
+            duplicates: counter!(DUPLICATES, "handler" => name()),
             sources_stopped: gauge!(SOURCES_STOPPED, "handler" => name()),
             lag: by_partition(LAG_EVENTS),
             cache: by_partition(CACHE_BYTES),
@@ -134,6 +148,8 @@ impl HandlerMetrics {
             &this.retries,
             &this.dead_letters,
             &this.fenced,
+            &this.conflicts,
+            &this.duplicates,
             &this.undecodable,
         ]
         .into_iter()
@@ -168,6 +184,15 @@ impl HandlerMetrics {
 
     pub fn fenced(&self) {
         self.fenced.increment(1);
+    }
+
+    /// Events that repeat others.
+    pub fn ignored(&self, events: u64) {
+        self.duplicates.increment(events);
+    }
+
+    pub fn conflicted(&self) {
+        self.conflicts.increment(1);
     }
 
     /// Events of a partition that are read and not yet committed.

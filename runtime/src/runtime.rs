@@ -31,6 +31,7 @@ use crate::ledger::Ledger;
 use crate::log::{self, Append, SharedLog};
 use crate::membership::{self, Membership};
 use crate::model::subjects::{host_key, hosts_stream};
+use crate::shared::freed::Freed;
 
 use handlers::{Handlers, Parts, Roster};
 use report::Report;
@@ -119,6 +120,7 @@ impl Host {
             host: config.host.name.clone(),
             event_ttl_s: config.ledger.event_ttl.map(|ttl| ttl.as_secs().max(1)),
             budget: Budget::new(WAITING_BYTES, config.host.cache_bytes),
+            freed: Freed::default(),
             view: membership.view(),
             holdings: membership.holdings(),
             trusted: config.host.trusted.clone(),

@@ -18,6 +18,10 @@ pub fn repository() -> &'static Path {
 pub const ROTATIONS: &str = "plugins/rotations";
 /// The guest that does what its event tells it to.
 pub const PROBE: &str = "tests/fixtures/guests/probe";
+/// The guest that does what its event says with shared cells and locks.
+pub const SHARER: &str = "tests/fixtures/guests/sharer";
+/// The guest that says which migrations its cells went through.
+pub const MIGRATING: &str = "tests/fixtures/guests/migrating";
 /// The guest that only counts: cell `n`, no emits.
 pub const TALLY: &str = "tests/fixtures/guests/tally";
 

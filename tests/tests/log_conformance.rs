@@ -145,7 +145,7 @@ macro_rules! suite {
 }
 
 suite! {
-    settings_read_back subjects_change fences batches_are_whole lasts_and_scans many_lasts rollup_and_purge ttl
+    settings_read_back subjects_change fences fences_elsewhere batches_are_whole lasts_and_scans many_lasts rollup_and_purge ttl
     schedules_fire schedules_at_the_ends_of_time schedules_are_replaced_and_cancelled reading starts too_large missing_stream emptied_subject
 }
 
@@ -188,6 +188,48 @@ async fn fences(rig: &Rig) {
     log.append("S", vec![fenced("s.a", first)])
         .await
         .expect("a fence is per subject");
+}
+
+/// What shared cells and locks rest on.
+async fn fences_elsewhere(rig: &Rig) {
+    let log = &rig.log;
+    let (a, b) = (put(log, "s.a", "1").await, put(log, "s.b", "1").await);
+    let expecting = |subject: &str, other: &str, expected: u64| Append {
+        expected_of: Some((other.into(), expected)),
+        ..message(subject, "x")
+    };
+    let before = log.stream("S").await.expect("there").last;
+    for stale in [
+        vec![expecting("s.n", "s.a", a + 9), message("s.c", "x")],
+        vec![message("s.c", "x"), expecting("s.n", "s.none", 1)],
+        vec![
+            expecting("s.n", "s.a", a),
+            expecting("s.n", "s.b", b + 9),
+            fenced("s.c", 0),
+        ],
+    ] {
+        assert!(is_fenced(&log.append("S", stale).await));
+    }
+    assert_eq!(log.stream("S").await.expect("there").last, before);
+    // Several on one filler subject, one of a subject that never was, and a fenced message that
+    // replaces all before it.
+    let whole = vec![
+        expecting("s.n", "s.a", a),
+        expecting("s.n", "s.none", 0),
+        Append {
+            rollup: true,
+            ..fenced("s.b", b)
+        },
+        fenced("s.c", 0),
+    ];
+    let end = log.append("S", whole).await.expect("all as expected").sequence;
+    assert_eq!(end, before + 4);
+    let all = log.scan("S", "s.b", 1, 9).await.expect("read");
+    assert_eq!(all.iter().map(|m| m.sequence).collect::<Vec<_>>(), [end - 1]);
+    // Nothing can be expected of a subject that the batch has written.
+    let twice = vec![fenced("s.a", a), expecting("s.n", "s.a", a)];
+    let twice = log.append("S", twice).await;
+    assert!(matches!(twice, Err(AppendError::Busy { .. })), "{twice:?}");
 }
 
 async fn batches_are_whole(rig: &Rig) {

@@ -150,6 +150,7 @@ fn settings(deployed: &Deployed) -> ProgramSettings {
         ledger_subjects: manifest.emit.clone(),
         config: manifest.config.clone(),
         max_payload: 1024 * 1024,
+        state_version: deployed.manifest.state_version,
         per_event: false,
     }
 }

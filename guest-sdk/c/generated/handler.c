@@ -3,47 +3,67 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Imported Functions from `weir:handler/state@0.1.1`
+// Imported Functions from `weir:handler/state@0.1.2`
 
-__attribute__((__import_module__("weir:handler/state@0.1.1"), __import_name__("get")))
+__attribute__((__import_module__("weir:handler/state@0.1.2"), __import_name__("get")))
 extern void __wasm_import_weir_handler_state_get(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("weir:handler/state@0.1.1"), __import_name__("set")))
+__attribute__((__import_module__("weir:handler/state@0.1.2"), __import_name__("set")))
 extern void __wasm_import_weir_handler_state_set(uint8_t *, size_t, uint8_t *, size_t);
 
-__attribute__((__import_module__("weir:handler/state@0.1.1"), __import_name__("delete")))
+__attribute__((__import_module__("weir:handler/state@0.1.2"), __import_name__("delete")))
 extern void __wasm_import_weir_handler_state_delete(uint8_t *, size_t);
 
-__attribute__((__import_module__("weir:handler/state@0.1.1"), __import_name__("get-many")))
+__attribute__((__import_module__("weir:handler/state@0.1.2"), __import_name__("get-many")))
 extern void __wasm_import_weir_handler_state_get_many(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("weir:handler/state@0.1.1"), __import_name__("cells")))
+__attribute__((__import_module__("weir:handler/state@0.1.2"), __import_name__("cells")))
 extern void __wasm_import_weir_handler_state_cells(uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `weir:handler/output@0.1.1`
+// Imported Functions from `weir:handler/output@0.1.2`
 
-__attribute__((__import_module__("weir:handler/output@0.1.1"), __import_name__("emit")))
+__attribute__((__import_module__("weir:handler/output@0.1.2"), __import_name__("emit")))
 extern void __wasm_import_weir_handler_output_emit(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t);
 
-// Imported Functions from `weir:handler/timers@0.1.1`
+// Imported Functions from `weir:handler/timers@0.1.2`
 
-__attribute__((__import_module__("weir:handler/timers@0.1.1"), __import_name__("set")))
+__attribute__((__import_module__("weir:handler/timers@0.1.2"), __import_name__("set")))
 extern void __wasm_import_weir_handler_timers_set(uint8_t *, size_t, int64_t, uint8_t *, size_t);
 
-__attribute__((__import_module__("weir:handler/timers@0.1.1"), __import_name__("cancel")))
+__attribute__((__import_module__("weir:handler/timers@0.1.2"), __import_name__("cancel")))
 extern void __wasm_import_weir_handler_timers_cancel(uint8_t *, size_t);
 
-__attribute__((__import_module__("weir:handler/timers@0.1.1"), __import_name__("due")))
+__attribute__((__import_module__("weir:handler/timers@0.1.2"), __import_name__("due")))
 extern void __wasm_import_weir_handler_timers_due(uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `weir:handler/config@0.1.1`
+// Imported Functions from `weir:handler/config@0.1.2`
 
-__attribute__((__import_module__("weir:handler/config@0.1.1"), __import_name__("get")))
+__attribute__((__import_module__("weir:handler/config@0.1.2"), __import_name__("get")))
 extern void __wasm_import_weir_handler_config_get(uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `weir:handler/log@0.1.1`
+// Imported Functions from `weir:handler/shared@0.1.2`
 
-__attribute__((__import_module__("weir:handler/log@0.1.1"), __import_name__("write")))
+__attribute__((__import_module__("weir:handler/shared@0.1.2"), __import_name__("get")))
+extern void __wasm_import_weir_handler_shared_get(uint8_t *, size_t, uint8_t *);
+
+__attribute__((__import_module__("weir:handler/shared@0.1.2"), __import_name__("set")))
+extern void __wasm_import_weir_handler_shared_set(uint8_t *, size_t, uint8_t *, size_t);
+
+__attribute__((__import_module__("weir:handler/shared@0.1.2"), __import_name__("delete")))
+extern void __wasm_import_weir_handler_shared_delete(uint8_t *, size_t);
+
+__attribute__((__import_module__("weir:handler/shared@0.1.2"), __import_name__("try-lock")))
+extern void __wasm_import_weir_handler_shared_try_lock(uint8_t *, size_t, int64_t, uint8_t *);
+
+__attribute__((__import_module__("weir:handler/shared@0.1.2"), __import_name__("lock")))
+extern int64_t __wasm_import_weir_handler_shared_lock(uint8_t *, size_t, int64_t);
+
+__attribute__((__import_module__("weir:handler/shared@0.1.2"), __import_name__("unlock")))
+extern void __wasm_import_weir_handler_shared_unlock(uint8_t *, size_t);
+
+// Imported Functions from `weir:handler/log@0.1.2`
+
+__attribute__((__import_module__("weir:handler/log@0.1.2"), __import_name__("write")))
 extern void __wasm_import_weir_handler_log_write(int32_t, uint8_t *, size_t);
 
 // Exported Functions from `handler`
@@ -332,6 +352,65 @@ bool weir_handler_config_get(handler_string_t *name, handler_string_t *ret) {
   }
   *ret = option.val;
   return option.is_some;
+}
+
+bool weir_handler_shared_get(handler_string_t *name, handler_list_u8_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(3*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_weir_handler_shared_get((uint8_t *) (*name).ptr, (*name).len, ptr);
+  handler_option_list_u8_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (handler_list_u8_t) { (uint8_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+void weir_handler_shared_set(handler_string_t *name, handler_list_u8_t *value) {
+  __wasm_import_weir_handler_shared_set((uint8_t *) (*name).ptr, (*name).len, (uint8_t *) (*value).ptr, (*value).len);
+}
+
+void weir_handler_shared_delete(handler_string_t *name) {
+  __wasm_import_weir_handler_shared_delete((uint8_t *) (*name).ptr, (*name).len);
+}
+
+bool weir_handler_shared_try_lock(handler_string_t *name, uint64_t ttl_ms, uint64_t *ret) {
+  __attribute__((__aligned__(8)))
+  uint8_t ret_area[16];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_weir_handler_shared_try_lock((uint8_t *) (*name).ptr, (*name).len, (int64_t) (ttl_ms), ptr);
+  handler_option_u64_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (uint64_t) (*((int64_t*) (ptr + 8)));
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+uint64_t weir_handler_shared_lock(handler_string_t *name, uint64_t ttl_ms) {
+  int64_t ret = __wasm_import_weir_handler_shared_lock((uint8_t *) (*name).ptr, (*name).len, (int64_t) (ttl_ms));
+  return (uint64_t) (ret);
+}
+
+void weir_handler_shared_unlock(handler_string_t *name) {
+  __wasm_import_weir_handler_shared_unlock((uint8_t *) (*name).ptr, (*name).len);
 }
 
 void weir_handler_log_write(weir_handler_log_level_t level, handler_string_t *message) {

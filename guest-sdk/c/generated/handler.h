@@ -110,7 +110,7 @@ typedef struct {
   } val;
 } handler_result_void_failure_t;
 
-// Imported Functions from `weir:handler/state@0.1.1`
+// Imported Functions from `weir:handler/state@0.1.2`
 extern bool weir_handler_state_get(handler_string_t *cell, handler_list_u8_t *ret);
 extern void weir_handler_state_set(handler_string_t *cell, handler_list_u8_t *value);
 extern void weir_handler_state_delete(handler_string_t *cell);
@@ -119,20 +119,36 @@ extern void weir_handler_state_get_many(handler_list_string_t *cells, handler_li
 // Names of the cells that begin with `prefix`, in byte order.
 extern void weir_handler_state_cells(handler_string_t *prefix, handler_list_string_t *ret);
 
-// Imported Functions from `weir:handler/output@0.1.1`
+// Imported Functions from `weir:handler/output@0.1.2`
 extern void weir_handler_output_emit(handler_string_t *subject, weir_handler_output_list_header_t *headers, handler_list_u8_t *data);
 
-// Imported Functions from `weir:handler/timers@0.1.1`
+// Imported Functions from `weir:handler/timers@0.1.2`
 // `at` is Unix time in nanoseconds. A timer of that name is replaced.
 extern void weir_handler_timers_set(handler_string_t *name, uint64_t at, handler_list_u8_t *data);
 extern void weir_handler_timers_cancel(handler_string_t *name);
 // When the timer of that name is due, if it is set. Since 0.1.1.
 extern bool weir_handler_timers_due(handler_string_t *name, uint64_t *ret);
 
-// Imported Functions from `weir:handler/config@0.1.1`
+// Imported Functions from `weir:handler/config@0.1.2`
 extern bool weir_handler_config_get(handler_string_t *name, handler_string_t *ret);
 
-// Imported Functions from `weir:handler/log@0.1.1`
+// Imported Functions from `weir:handler/shared@0.1.2`
+extern bool weir_handler_shared_get(handler_string_t *name, handler_list_u8_t *ret);
+extern void weir_handler_shared_set(handler_string_t *name, handler_list_u8_t *value);
+extern void weir_handler_shared_delete(handler_string_t *name);
+// Takes the lock for the event's key, or goes on holding it, until `ttl-ms` from now.
+// The number is the fencing token: higher each time that the lock is taken. Nothing
+// where another key or handler holds it. What this invocation does is committed only
+// if the lock is still held then.
+extern bool weir_handler_shared_try_lock(handler_string_t *name, uint64_t ttl_ms, uint64_t *ret);
+// The same, but where another holds the lock, the invocation ends here with nothing
+// done, and the event is handled again once the lock is free. The key's later events
+// wait behind it; other keys do not.
+extern uint64_t weir_handler_shared_lock(handler_string_t *name, uint64_t ttl_ms);
+// Gives the lock back, if the event's key holds it.
+extern void weir_handler_shared_unlock(handler_string_t *name);
+
+// Imported Functions from `weir:handler/log@0.1.2`
 extern void weir_handler_log_write(weir_handler_log_level_t level, handler_string_t *message);
 
 // Exported Functions from `handler`

@@ -80,6 +80,31 @@ pub(crate) mod calls {
         wit::timers::due(name)
     }
 
+    pub(crate) fn shared_get(name: &str) -> Option<Vec<u8>> {
+        wit::shared::get(name)
+    }
+
+    pub(crate) fn shared_set(name: &str, value: &[u8]) {
+        wit::shared::set(name, value)
+    }
+
+    pub(crate) fn shared_delete(name: &str) {
+        wit::shared::delete(name)
+    }
+
+    pub(crate) fn try_lock(name: &str, ttl_ms: u64) -> Option<u64> {
+        wit::shared::try_lock(name, ttl_ms)
+    }
+
+    pub(crate) fn lock(name: &str, ttl_ms: u64) -> Option<u64> {
+        // Does not return where another holds it.
+        Some(wit::shared::lock(name, ttl_ms))
+    }
+
+    pub(crate) fn unlock(name: &str) {
+        wit::shared::unlock(name)
+    }
+
     pub(crate) fn config(name: &str) -> Option<String> {
         wit::config::get(name)
     }

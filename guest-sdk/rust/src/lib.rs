@@ -28,6 +28,7 @@
 //! | what happened | [`Event`]: subject, key, time, headers, [`Event::json`] |
 //! | remembering | [`state`]: cells of the event's key, typed or as bytes; maps and queues of them |
 //! | telling others | [`output`]: events that appear when this one is committed |
+//! | sharing across keys | [`shared`]: cells and locks that all keys, handlers and hosts see |
 //! | doing it later | [`timers`]: durable, per key |
 //! | settings | [`config`]: the `[config]` table of `handler.toml` |
 //! | telling the operator | [`log`] |
@@ -44,6 +45,7 @@
 pub mod config;
 pub mod log;
 pub mod output;
+pub mod shared;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -72,13 +74,36 @@ pub use subject::subject_token;
 /// # weir_guest::testing::Host::new().deliver(handle, weir_guest::testing::event("a")).unwrap();
 /// ```
 pub use weir_guest_macros::handler;
+/// Makes a function the migration of this component's state.
+///
+/// It is called at the first event of a key whose cells are older than `state_version` in
+/// `handler.toml`, once for each version in between: with 1 where it is to make version 2 of
+/// version 1. What it writes is committed with what the handler then does.
+///
+/// ```
+/// use weir_guest::prelude::*;
+///
+/// #[migrate]
+/// fn upgrade(from: u32) -> Result {
+///     if from == 1 {
+///         // Version 1 kept minutes, version 2 keeps seconds.
+///         state::cell::<u64>("age").update(|age| *age *= 60)?;
+///     }
+///     Ok(())
+/// }
+/// # let mut host = testing::Host::new().with_cell("k", "age", "2");
+/// # host.migrate(upgrade, "k", 1).unwrap();
+/// # assert_eq!(host.cell("k", "age"), Some(&b"120"[..]));
+/// ```
+pub use weir_guest_macros::migrate;
 
 /// All that most handlers name: `use weir_guest::prelude::*;`.
 pub mod prelude {
     #[cfg(not(target_arch = "wasm32"))]
     pub use crate::testing;
     pub use crate::{
-        Error, Event, OrFail, Result, Time, config, handler, log, output, state, subject_token, timers,
+        Error, Event, OrFail, Result, Time, config, handler, log, migrate, output, shared, state,
+        subject_token, timers,
     };
 }
 
@@ -92,6 +117,28 @@ pub mod bindings {
         pub_export_macro: true,
         default_bindings_module: "weir_guest::bindings",
     });
+}
+
+/// What the world `migration` becomes in Rust, with the types of the world `handler`.
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod migration {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "migration",
+        pub_export_macro: true,
+        default_bindings_module: "weir_guest::migration",
+        with: { "weir:handler/types@0.1.2": crate::bindings::weir::handler::types },
+    });
+}
+
+/// What `#[migrate]` calls: from the bindings to the function and back.
+#[doc(hidden)]
+pub fn invoke_migration<O: Outcome>(
+    from: u32,
+    migration: impl FnOnce(u32) -> O,
+) -> std::result::Result<(), bindings::Failure> {
+    migration(from).into_result().map_err(Error::into_failure)
 }
 
 /// What `#[handler]` calls: from the bindings to the function and back.

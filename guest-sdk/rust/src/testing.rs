@@ -47,11 +47,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 
 use crate::bindings;
 use crate::error::{Error, Outcome};
 use crate::event::{Event, Time};
 use crate::log::Level;
+use crate::shared::Waits;
 
 /// Names and values of one key.
 type Cells = BTreeMap<String, Vec<u8>>;
@@ -69,7 +71,16 @@ pub struct Host {
     cells: BTreeMap<String, Cells>,
     timers: BTreeMap<String, Timers>,
     config: BTreeMap<String, String>,
+    shared: BTreeMap<String, Vec<u8>>,
+    locks: BTreeMap<String, Lock>,
     delivered: u64,
+}
+
+/// A lock: the key that holds it, if any does, and the last token.
+#[derive(Debug, Clone, Default)]
+struct Lock {
+    holder: Option<String>,
+    token: u64,
 }
 
 /// What one invocation did, its cells apart.
@@ -106,6 +117,50 @@ impl Host {
         self
     }
 
+    /// Writes a cell of a key, as an earlier event would have.
+    pub fn with_cell(mut self, key: &str, cell: &str, value: impl Into<Vec<u8>>) -> Self {
+        let cells = self.cells.entry(key.into()).or_default();
+        cells.insert(cell.into(), value.into());
+        self
+    }
+
+    /// Writes a shared cell, as another handler would have.
+    pub fn with_shared(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.shared.insert(name.into(), value.into());
+        self
+    }
+
+    /// A shared cell as the last successful invocation left it.
+    pub fn shared(&self, name: &str) -> Option<&[u8]> {
+        self.shared.get(name).map(Vec::as_slice)
+    }
+
+    /// The key that holds a lock. Locks do not expire here; [`Host::break_lock`] ends one.
+    pub fn lock_holder(&self, name: &str) -> Option<&str> {
+        self.locks.get(name)?.holder.as_deref()
+    }
+
+    /// Takes a lock away from whoever holds it, as its expiry does.
+    pub fn break_lock(&mut self, name: &str) {
+        if let Some(lock) = self.locks.get_mut(name) {
+            lock.holder = None;
+        }
+    }
+
+    /// Calls a migration for the cells of `key`, and keeps what it made of them if it succeeds.
+    ///
+    /// # Errors
+    /// The migration's.
+    pub fn migrate<O: Outcome>(
+        &mut self,
+        migration: impl FnOnce(u32) -> O,
+        key: &str,
+        from: u32,
+    ) -> Result<(), Error> {
+        self.deliver(|_| migration(from), event("migrate").key(key))?;
+        Ok(())
+    }
+
     /// Calls the handler, and keeps its cells and timers if it succeeds.
     ///
     /// # Errors
@@ -127,13 +182,25 @@ impl Host {
             cells: self.cells.get(&key).cloned().unwrap_or_default(),
             timers: self.timers.get(&key).cloned().unwrap_or_default(),
             config: self.config.clone(),
+            key: key.clone(),
+            shared: self.shared.clone(),
+            locks: self.locks.clone(),
             effects: Effects::default(),
         };
         CURRENT.set(Some(invocation));
         crate::host::begin(event.time);
-        let result = handler(Event::new(event)).into_result();
+        let call = AssertUnwindSafe(|| handler(Event::new(event)).into_result());
+        let result = std::panic::catch_unwind(call);
         let invocation = CURRENT.take().expect("an invocation does not end another");
-        result?;
+        match result {
+            Ok(result) => result?,
+            Err(panic) => match panic.downcast::<Waits>() {
+                Ok(waits) => return Err(Error::retry(format!("waits for lock {:?}", waits.0))),
+                Err(panic) => std::panic::resume_unwind(panic),
+            },
+        }
+        self.shared = invocation.shared;
+        self.locks = invocation.locks;
         self.timers.insert(key.clone(), invocation.timers);
         self.cells.insert(key, invocation.cells);
         Ok(invocation.effects)
@@ -262,6 +329,9 @@ struct Invocation {
     cells: Cells,
     timers: Timers,
     config: BTreeMap<String, String>,
+    key: String,
+    shared: BTreeMap<String, Vec<u8>>,
+    locks: BTreeMap<String, Lock>,
     effects: Effects,
 }
 
@@ -338,6 +408,47 @@ pub(crate) mod calls {
 
     pub(crate) fn timer_due(name: &str) -> Option<u64> {
         with(|now| now.timers.get(name).map(|(at, _)| *at))
+    }
+
+    pub(crate) fn shared_get(name: &str) -> Option<Vec<u8>> {
+        with(|now| now.shared.get(name).cloned())
+    }
+
+    pub(crate) fn shared_set(name: &str, value: &[u8]) {
+        with(|now| now.shared.insert(name.into(), value.into()));
+    }
+
+    pub(crate) fn shared_delete(name: &str) {
+        with(|now| now.shared.remove(name));
+    }
+
+    pub(crate) fn try_lock(name: &str, _ttl_ms: u64) -> Option<u64> {
+        with(|now| {
+            let lock = now.locks.entry(name.into()).or_default();
+            match &lock.holder {
+                Some(holder) if *holder == now.key => {}
+                Some(_) => return None,
+                None => {
+                    lock.token += 1;
+                    lock.holder = Some(now.key.clone());
+                }
+            }
+            Some(lock.token)
+        })
+    }
+
+    pub(crate) fn lock(name: &str, ttl_ms: u64) -> Option<u64> {
+        try_lock(name, ttl_ms)
+    }
+
+    pub(crate) fn unlock(name: &str) {
+        with(|now| {
+            if let Some(lock) = now.locks.get_mut(name)
+                && lock.holder.as_ref() == Some(&now.key)
+            {
+                lock.holder = None;
+            }
+        });
     }
 
     pub(crate) fn config(name: &str) -> Option<String> {

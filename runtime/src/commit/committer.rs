@@ -6,7 +6,8 @@
 //! 1. Take every submission that waits. One that is only a record is an ordinary
 //!    publish; the others are packed into atomic batches, records last.
 //! 2. `10071`, a stale fence: the server does not say whose. Read the records of
-//!    all: those that moved were fenced, the rest go again (rule 1).
+//!    all: those that moved were fenced, the rest go again (rule 1). One that expects
+//!    something of shared cells travels alone: where its record has not moved, they have.
 //! 3. Busy: nothing happened. Back off beside the queues, so that nobody waits
 //!    for it, and go again, each by itself. Busy many times: the lane is told, for
 //!    the server's batches may be smaller than the group.
@@ -59,6 +60,9 @@ pub struct Submission {
     pub messages: Vec<Append>,
     /// The commit record, with its fence; its attempt header is added here.
     pub record: Append,
+    /// Whether `messages` expect something of what others may write: shared cells, locks.
+    /// Such a submission travels alone, so that it is known whose expectation failed.
+    pub shares: bool,
     pub reply: oneshot::Sender<Settlement>,
 }
 
@@ -69,6 +73,8 @@ pub enum Settlement {
     Committed(u64),
     /// The partition has another owner: nothing was committed, nothing will be.
     Fenced,
+    /// A shared cell or lock has changed since it was read. Nothing was committed.
+    Conflict,
     /// It may have been committed or may yet be. Only a takeover record tells.
     Lost(String),
     /// The server takes no batch or message of this size. Nothing was committed.
@@ -139,9 +145,9 @@ impl Waiting {
     fn new(submission: Submission) -> Self {
         let bytes = submission.messages.iter().map(size).sum::<usize>() + size(&submission.record);
         Waiting {
-            submission,
             sends: 0,
-            alone: false,
+            alone: submission.shares,
+            submission,
             bytes,
             attempt: String::new(),
         }
@@ -323,7 +329,10 @@ impl Sender {
             let record = &waiting.submission.record;
             match self.log.last(&self.ledger, &record.subject).await {
                 Ok(last) if last.as_ref().map_or(0, |l| l.sequence) == record.expected.unwrap_or(0) => {
-                    rest.push(waiting)
+                    match waiting.submission.shares {
+                        true => waiting.settle(Settlement::Conflict),
+                        false => rest.push(waiting),
+                    }
                 }
                 Ok(_) => waiting.settle(Settlement::Fenced),
                 Err(error) => waiting.settle(Settlement::Lost(error.to_string())),

@@ -17,7 +17,9 @@ use super::record::{Blob, CellDelta, KeyDelta, TimerEntry};
 use crate::effects::{Effects, TimerSet};
 use crate::log::{Append, Schedule};
 use crate::model::limits::BATCH_HEADER_BYTES;
-use crate::model::subjects::HandlerNames;
+use crate::model::subjects::{HandlerNames, nothing};
+use crate::model::trace::Trace;
+use crate::shared::{DELETED_HEADER, DELETED_TTL_S, Shared, Use, Write};
 use crate::state::{KeyState, LiveTimer};
 
 /// Names the event that caused a message.
@@ -26,16 +28,19 @@ pub const CAUSE_HEADER: &str = "Weir-Cause";
 /// Names who emitted a message: `<handler>:<partition>:<revision>` of the deployment.
 pub const BY_HEADER: &str = "Weir-By";
 
-/// What stands in the headers of emitted messages.
+/// What stands in the headers of what an event causes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The id of the event that caused it.
+    /// The id of the event.
     pub cause: String,
     pub by: String,
+    /// The chain that the event belongs to.
+    pub trace: Trace,
 }
 
-/// Time to live of the empty message that cancels a timer: the shortest there is.
-const CANCEL_TTL_S: u64 = 1;
+/// Time to live of messages that nobody reads, such as the one that cancels a timer: the
+/// shortest there is.
+const EMPTY_TTL_S: u64 = 1;
 
 /// Events of one partition on their way to be committed.
 #[derive(Debug, Default)]
@@ -44,6 +49,8 @@ pub struct Group {
     pub events: u64,
     /// Of those, the ones whose handler failed for good.
     pub dead_letters: u64,
+    /// Of those, the ones that were ignored, because they repeat others.
+    pub duplicates: u64,
     /// Bytes of the delta, roughly as they stand in the record.
     pub delta_bytes: usize,
     /// Bytes of the messages, headers included.
@@ -52,23 +59,37 @@ pub struct Group {
     keys: Vec<KeyDelta>,
     index: FxHashMap<Arc<str>, usize>,
     timers: BTreeMap<(Arc<str>, Box<str>), TimerChange>,
+    /// Of the last event; nothing is added to the group after it.
+    shared: BTreeMap<Shared, Use>,
+    /// What is parked has changed.
+    parked: bool,
 }
 
 /// A timer that the group touched: what was live before it, and what is now.
 #[derive(Debug)]
 struct TimerChange {
     before: Option<u64>,
-    now: Option<(u64, TimerSet)>,
+    now: Option<(u64, TimerSet, Trace)>,
 }
 
 impl Group {
     pub fn is_empty(&self) -> bool {
-        self.events == 0
+        self.events == 0 && !self.parked
     }
 
     /// Messages this group has by now, the record not counted.
     pub fn messages(&self) -> usize {
-        self.messages.len() + self.timers.len()
+        self.messages.len() + self.timers.len() + self.shared.len()
+    }
+
+    /// Whether its commit may be refused for what others have changed meanwhile.
+    pub fn shares(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
+    /// An event was parked: its position moves, though nothing was done.
+    pub fn park(&mut self) {
+        self.parked = true;
     }
 
     /// Appends a message as it is: a dead letter.
@@ -88,10 +109,15 @@ impl Group {
         generation: &mut u64,
         event_ttl_s: Option<u64>,
     ) {
+        let next = match effects.emits.is_empty() {
+            true => Trace::default(),
+            false => origin.trace.clone().next(),
+        };
         for emit in effects.emits {
             let mut headers = emit.headers;
             headers.push((CAUSE_HEADER.into(), origin.cause.clone()));
             headers.push((BY_HEADER.into(), origin.by.clone()));
+            next.add_to(&mut headers);
             self.push(Append {
                 subject: emit.subject,
                 headers,
@@ -100,6 +126,7 @@ impl Group {
                 ..Append::default()
             });
         }
+        self.share(effects.shared);
         for (cell, value) in effects.cells {
             self.write_cell(key, &cell, value.clone());
             match value {
@@ -121,9 +148,11 @@ impl Group {
                         due: set.due,
                     },
                 );
-                (*generation, set)
+                // A timer is the event's own doing, and no hop.
+                (*generation, set, origin.trace.clone())
             });
-            self.message_bytes += now.as_ref().map_or(0, |(_, set)| set.data.len()) + 2 * BATCH_HEADER_BYTES;
+            self.message_bytes +=
+                now.as_ref().map_or(0, |(_, set, _)| set.data.len()) + 2 * BATCH_HEADER_BYTES;
             self.timers
                 .entry((key.clone(), name))
                 .and_modify(|change| change.now = now.clone())
@@ -136,6 +165,21 @@ impl Group {
     pub fn timer_fired(&mut self, key: &Arc<str>, name: &str, state: &mut KeyState) {
         state.timers.remove(name);
         self.write_timers(key, state);
+    }
+
+    fn share(&mut self, shared: BTreeMap<Shared, Use>) {
+        debug_assert!(
+            self.shared.is_empty(),
+            "nothing is added after an event that shares"
+        );
+        for used in shared.values() {
+            let data = match &used.write {
+                Some(Write::Set(data)) => data.len(),
+                _ => 0,
+            };
+            self.message_bytes += data + 2 * BATCH_HEADER_BYTES;
+        }
+        self.shared = shared;
     }
 
     fn delta(&mut self, key: &Arc<str>) -> &mut KeyDelta {
@@ -194,8 +238,13 @@ impl Group {
                 .before
                 .map(|generation| names.timer(partition, &key, &name, generation));
             match (change.now, before) {
-                (Some((generation, set)), replaces) => messages.push(Append {
+                (Some((generation, set, trace)), replaces) => messages.push(Append {
                     subject: names.timer(partition, &key, &name, generation),
+                    headers: {
+                        let mut headers = Vec::with_capacity(2);
+                        trace.add_to(&mut headers);
+                        headers
+                    },
                     data: set.data,
                     schedule: Some(Schedule {
                         due: set.due,
@@ -207,14 +256,57 @@ impl Group {
                 (None, Some(subject)) => messages.push(Append {
                     subject,
                     rollup: true,
-                    ttl_s: Some(CANCEL_TTL_S),
+                    ttl_s: Some(EMPTY_TTL_S),
                     ..Append::default()
                 }),
                 (None, None) => {}
             }
         }
+        let mut expected = Vec::new();
+        for (shared, used) in self.shared {
+            let subject = shared.subject(&names.ledger);
+            match used.write {
+                None => expected.push((subject, used.expected)),
+                Some(write) => messages.push(written(subject, used.expected, write)),
+            }
+        }
+        expect(&mut messages, expected, &nothing(&names.ledger));
         (messages, self.keys)
     }
+}
+
+/// What becomes of a shared cell or lock: only the last message of its subject is kept.
+fn written(subject: String, expected: u64, write: Write) -> Append {
+    let append = Append {
+        subject,
+        expected: Some(expected),
+        rollup: true,
+        ..Append::default()
+    };
+    match write {
+        Write::Set(data) => Append { data, ..append },
+        Write::Delete => Append {
+            headers: vec![(DELETED_HEADER.into(), "1".into())],
+            ttl_s: Some(DELETED_TTL_S),
+            ..append
+        },
+    }
+}
+
+/// Adds what is expected of subjects that are not written: a message carries one
+/// expectation, so to messages that have none, and then to `filler` ones (rule 15).
+fn expect(messages: &mut Vec<Append>, expected: Vec<(String, u64)>, filler: &str) {
+    let mut expected = expected.into_iter();
+    let free = |m: &&mut Append| m.expected.is_none() && m.schedule.is_none() && !m.rollup;
+    for (message, of) in messages.iter_mut().filter(free).zip(expected.by_ref()) {
+        message.expected_of = Some(of);
+    }
+    messages.extend(expected.map(|of| Append {
+        subject: filler.to_owned(),
+        expected_of: Some(of),
+        ttl_s: Some(EMPTY_TTL_S),
+        ..Append::default()
+    }));
 }
 
 /// Bytes of a message as size checks count them.
@@ -226,6 +318,7 @@ pub fn size(message: &Append) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::effects::Emit;
 
     fn set(due: u64) -> Option<TimerSet> {
         Some(TimerSet {
@@ -306,6 +399,62 @@ mod tests {
         story.group.timer_fired(&"k".into(), "t", &mut story.state);
         assert!(story.state.timers.is_empty());
         assert_eq!(story.timer(set(5)).timer(None).messages(), []);
+    }
+
+    #[test]
+    fn what_was_read_is_expected_by_whatever_message_is_free() {
+        let used = |expected, write| Use { expected, write };
+        let shared = [
+            (Shared::Cell("a".into()), used(1, None)),
+            (Shared::Cell("b".into()), used(2, None)),
+            (
+                Shared::Cell("c".into()),
+                used(3, Some(Write::Set(Bytes::from("v")))),
+            ),
+            (Shared::Lock("d".into()), used(0, Some(Write::Delete))),
+        ];
+        let emit = Emit {
+            subject: "out".into(),
+            headers: Vec::new(),
+            data: Bytes::new(),
+        };
+        let effects = Effects {
+            emits: vec![emit],
+            shared: shared.into(),
+            ..Effects::default()
+        };
+        let mut group = Group::default();
+        let (mut state, mut generation) = (KeyState::default(), 0);
+        group.apply(
+            &"k".into(),
+            &Origin::default(),
+            effects,
+            &mut state,
+            &mut generation,
+            None,
+        );
+        assert!(group.shares() && group.messages() == 5);
+        let (messages, _) = group.finish(&HandlerNames::new("L", "h", 1), 0);
+        let shape: Vec<_> = messages
+            .iter()
+            .map(|m| {
+                (
+                    m.subject.as_str(),
+                    m.expected,
+                    m.expected_of.as_ref().map(|(s, e)| (s.as_str(), *e)),
+                )
+            })
+            .collect();
+        assert_eq!(
+            shape,
+            [
+                ("out", None, Some(("$WEIR.L.x.c.a", 1))),
+                ("$WEIR.L.x.c.c", Some(3), None),
+                ("$WEIR.L.x.l.d", Some(0), None),
+                ("$WEIR.L.x.n", None, Some(("$WEIR.L.x.c.b", 2))),
+            ]
+        );
+        assert!(messages[1].rollup && messages[1].ttl_s.is_none() && messages[2].ttl_s.is_some());
     }
 
     #[test]

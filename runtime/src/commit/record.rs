@@ -20,8 +20,11 @@ use crate::log::{Append, Stored};
 use crate::model::position::Position;
 use crate::state::LiveTimer;
 
-/// Newest format this host reads and the one it writes.
-pub const FORMAT: u16 = 1;
+/// Newest format this host reads. It writes [`FORMAT_PARKED`] where events are parked, which
+/// an older host would lose, and else the first one.
+pub const FORMAT: u16 = FORMAT_PARKED;
+pub const FORMAT_FIRST: u16 = 1;
+const FORMAT_PARKED: u16 = 2;
 
 /// `<incarnation, 32 hexadecimal digits>-<attempt number>`, unique per send.
 pub const ATTEMPT_HEADER: &str = "Weir-Attempt";
@@ -106,6 +109,20 @@ pub struct Record {
     /// Events in the group.
     #[n(15)]
     pub events: u64,
+    /// Events at or before the positions that are still to be handled, in the order of each
+    /// key: they wait for a lock.
+    #[n(16)]
+    pub parked: Option<Vec<ParkedEvent>>,
+}
+
+/// An event that waits, where its source has it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ParkedEvent {
+    /// The source by its name in positions.
+    #[n(0)]
+    pub source: String,
+    #[n(1)]
+    pub offset: u64,
 }
 
 /// What a group changed of one key.
@@ -222,6 +239,14 @@ impl Record {
         }
     }
 
+    /// Lists the events that are parked, and takes the format that this needs.
+    pub fn park(&mut self, parked: Vec<ParkedEvent>) {
+        (self.format, self.parked) = match parked.is_empty() {
+            true => (FORMAT_FIRST, None),
+            false => (FORMAT_PARKED, Some(parked)),
+        };
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.keys.len() * 48);
         minicbor::encode(self, &mut out).expect("writing to memory cannot fail");
@@ -308,6 +333,10 @@ mod tests {
             }],
             key_rule: "subject".into(),
             events: 1,
+            parked: Some(vec![ParkedEvent {
+                source: "S".into(),
+                offset: 2,
+            }]),
         }
     }
 
@@ -347,8 +376,8 @@ mod tests {
     #[test]
     fn a_field_of_the_future_is_skipped() {
         let mut bytes = record().encode();
-        assert_eq!(bytes[0], 0xb0, "a map of sixteen entries");
-        bytes[0] = 0xb1;
+        assert_eq!(bytes[0], 0xb1, "a map of seventeen entries");
+        bytes[0] = 0xb2;
         bytes.extend(minicbor::to_vec((99u32,)).unwrap()[1..].iter());
         bytes.extend(minicbor::to_vec("later").unwrap());
         assert_eq!(Record::decode(&stored(bytes)), Ok(record()));

@@ -47,6 +47,7 @@ pub async fn compile(
         config: manifest.config.clone(),
         max_payload: log.max_payload(),
         per_event: manifest.instance == InstanceMode::PerEvent,
+        state_version: manifest.state_version,
     };
     let engine = engine.clone();
     let compiled = tokio::task::spawn_blocking(move || Program::compile(&engine, &wasm, settings)).await?;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::toml_file;
 
+pub use crate::model::dedupe::Dedupe;
 pub use crate::model::key::KeyFrom;
 
 mod parse;
@@ -52,6 +53,11 @@ pub const EFFECTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const LOG_BYTES_DEFAULT: usize = 16 * 1024;
 pub const LOG_BYTES_MAX: usize = 1024 * 1024;
 
+/// Handlers that a chain of events may pass, where the manifest does not say: far more than a
+/// workflow has, few enough that a loop ends before anybody pays for it.
+pub const HOPS_DEFAULT: u32 = 64;
+pub const HOPS_MAX: u32 = 100_000;
+
 /// Invocations of one event, where the manifest does not say.
 pub const ATTEMPTS_DEFAULT: u32 = 5;
 pub const ATTEMPTS_MAX: u32 = 1_000_000;
@@ -61,6 +67,13 @@ pub const BACKOFF_MS_DEFAULT: [u64; 3] = [100, 1_000, 10_000];
 
 /// The longest wait between two attempts: an hour, in milliseconds.
 pub const BACKOFF_MS_MAX: u64 = 3_600_000;
+
+/// The highest version of state: each costs a call at the first event of a key that is older.
+pub const STATE_VERSION_MAX: u32 = 1_000;
+
+/// The shortest and the longest time that business ids are remembered, in seconds.
+pub const DEDUPE_WINDOW_S_MIN: u64 = 1;
+pub const DEDUPE_WINDOW_S_MAX: u64 = 10 * 365 * 86_400;
 
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -87,12 +100,16 @@ pub struct Manifest {
     /// Token of the subject, counted from 1, that is the event's partition: a host then
     /// reads only what it owns. Every source subject has a `*` there.
     pub partition_token: Option<usize>,
+    /// Which events repeat others and are ignored; `None`: none.
+    pub dedupe: Option<Dedupe>,
     /// Subjects (wildcards allowed) that the handler may emit to.
     pub emit: Vec<String>,
     pub limits: Limits,
     pub retry: Retry,
     pub config: BTreeMap<String, String>,
     pub instance: InstanceMode,
+    /// Version of what the cells hold, from 1; above it, the component exports `migrate`.
+    pub state_version: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +162,8 @@ pub struct Limits {
     pub effects_bytes: usize,
     /// Bytes that one invocation may log.
     pub log_bytes: usize,
+    /// Handlers that a chain of events may pass before an event that emits is refused.
+    pub hops: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

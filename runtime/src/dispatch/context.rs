@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::start::Starts;
 use crate::commit::committer::Committer;
-use crate::commit::record::{FORMAT, Kind, Record};
+use crate::commit::record::{FORMAT_FIRST, Kind, Record};
 use crate::deployment::manifest::Manifest;
 use crate::dispatch::executor::Executor;
 use crate::handler::Program;
@@ -17,6 +17,8 @@ use crate::log::SharedLog;
 use crate::metrics::HandlerMetrics;
 use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::HandlerNames;
+use crate::shared::Access;
+use crate::shared::freed::Freed;
 use crate::source::decode::Decoder;
 
 /// One deployment of a handler, ready to run.
@@ -41,6 +43,10 @@ pub struct HandlerContext {
     pub committer: Committer,
     pub executor: Executor,
     pub starts: Arc<Starts>,
+    /// Reads shared cells and locks.
+    pub shared: Arc<dyn Access>,
+    /// Which locks became free, for events that wait for one.
+    pub freed: Freed,
     pub metrics: HandlerMetrics,
     pub counters: Arc<Counters>,
     pub budget: Budget,
@@ -79,7 +85,7 @@ impl HandlerContext {
     /// who wrote it. The caller adds where the partition is.
     pub fn record(&self, kind: Kind, previous: u64) -> Record {
         Record {
-            format: FORMAT,
+            format: FORMAT_FIRST,
             kind,
             nonce: rand::random(),
             previous,
@@ -95,6 +101,7 @@ impl HandlerContext {
             keys: Vec::new(),
             key_rule: self.manifest.key.describe(),
             events: 0,
+            parked: None,
         }
     }
 
@@ -114,6 +121,7 @@ impl HandlerContext {
             key: Some(manifest.key.clone()),
             partitions: manifest.partitions,
             partition_token: manifest.partition_token,
+            id: manifest.dedupe.as_ref().map(|dedupe| dedupe.from.clone()),
             names: self.names.clone(),
         };
         let sources = manifest.sources.iter().enumerate();
@@ -121,6 +129,7 @@ impl HandlerContext {
         let own = Decoder {
             key: None,
             partition_token: None,
+            id: None,
             ..decoder(manifest.sources.len(), &self.names.ledger)
         };
         external.chain([own]).collect()

@@ -7,17 +7,20 @@
 //! **Invariant**: offsets of a source strictly rise. A broken one is ours, and
 //! asserts before anything of it is committed (PROTOCOL rule 4).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tracing::{debug, info};
 
 use super::context::HandlerContext;
+use super::parked::Parked;
 use super::tenure::Tenure;
+use super::undo::Undo;
 use crate::commit::group::{Group, Origin};
-use crate::deployment::manifest::InstanceMode;
+use crate::deployment::manifest::{Dedupe, InstanceMode};
 use crate::effects::Effects;
 use crate::effects::dead_letter::{self, Body, DeadLetter};
 use crate::handler::{Call, Fault, Instance};
@@ -25,6 +28,7 @@ use crate::log::Append;
 use crate::model::event::{Event, FiredTimer};
 use crate::model::limits::{BATCH_HEADER_BYTES, BATCH_MESSAGES_MAX};
 use crate::model::position::Position;
+use crate::model::trace::Trace;
 use crate::source::decode::Queued;
 use crate::state::KeyState;
 use crate::state::cells::Cells;
@@ -77,6 +81,10 @@ pub struct Workspace {
     pub sealed: bool,
     /// An event whose commit the server will never take.
     pub untakeable: Option<Untakeable>,
+    /// Events that wait for locks.
+    pub parked: Parked,
+    /// What the group that is being filled has changed, where it may have to be taken back.
+    pub undo: Option<Undo>,
 }
 
 /// An event that is dead-lettered instead of handled, since the server does not
@@ -98,13 +106,19 @@ pub enum Ended {
     Missing,
     /// The group takes no more, or time is up.
     Full,
-    /// The first event is to be tried again after a while.
-    Retry { reason: String },
+    /// An event is to be tried again after a while.
+    Retry {
+        event: String,
+        attempts: u32,
+        reason: String,
+    },
 }
 
 impl Workspace {
     /// The workspace of a partition just taken over: no instance and no key in memory.
     pub fn new(tenure: &Tenure, group_events_max: u64, untakeable: Option<Untakeable>) -> Workspace {
+        let mut parked = Parked::default();
+        tenure.parked.iter().cloned().for_each(|event| parked.push(event));
         Workspace {
             instance: None,
             cells: Cells::default(),
@@ -120,6 +134,8 @@ impl Workspace {
             group_events_max,
             sealed: false,
             untakeable,
+            parked,
+            undo: None,
         }
     }
 
@@ -133,39 +149,105 @@ impl Workspace {
     }
 
     /// The group as it is, to be committed; an empty one takes its place.
-    pub fn take_group(&mut self) -> (Group, u64) {
+    pub fn take_group(&mut self) -> (Group, u64, Option<Undo>) {
         let number = self.number;
         self.number += 1;
         self.sealed = false;
-        (std::mem::take(&mut self.group), number)
+        (std::mem::take(&mut self.group), number, self.undo.take())
     }
 
     /// Executes waiting events until the group is full or something has to be
-    /// waited for.
+    /// waited for. Those that were parked and need wait no longer come first.
     pub fn run(&mut self, context: &HandlerContext, partition: u32) -> Ended {
         let until = Instant::now() + RUN_FOR;
-        while !self.events.is_empty() {
+        loop {
             if self.full() || Instant::now() >= until {
                 return Ended::Full;
             }
-            let Some(mut queued) = self.events.pop_front() else {
-                break;
+            if context.program.shares() && self.undo.is_none() {
+                self.undo = Some(Undo::new(self));
+            }
+            let ended = match self.parked.ready() {
+                Some(queued) => self.run_parked(context, partition, queued),
+                None => match self.events.pop_front() {
+                    Some(queued) => self.run_next(context, partition, queued),
+                    None => return Ended::Waiting,
+                },
             };
-            self.assert_rises(&queued.event, partition);
-            let ended = match self.one(context, partition, &mut queued) {
-                Step::Done => {
-                    self.waiting_bytes -= queued.bytes;
-                    self.advance(&queued);
-                    continue;
-                }
-                Step::Missing => Ended::Missing,
-                Step::Postponed => Ended::Full,
-                Step::Retry(reason) => Ended::Retry { reason },
-            };
-            self.events.push_front(queued);
-            return ended;
+            if let Some(ended) = ended {
+                return ended;
+            }
         }
-        Ended::Waiting
+    }
+
+    /// Runs the next event that waits.
+    fn run_next(&mut self, context: &HandlerContext, partition: u32, mut queued: Queued) -> Option<Ended> {
+        self.assert_rises(&queued.event, partition);
+        let key = &queued.event.key;
+        let step = match queued.refused.is_none() && self.parked.holds_up(key) {
+            true if self.parked.has_room(queued.bytes) => Step::Behind,
+            true => Step::Retry(format!("waits behind {} parked events", self.parked.len())),
+            false => self.one(context, partition, &mut queued),
+        };
+        let done = |workspace: &mut Workspace, queued: &Queued| {
+            workspace.waiting_bytes -= queued.bytes;
+            queued.moves(&mut workspace.positions[usize::from(queued.event.source)]);
+            if let Some(undo) = &mut workspace.undo {
+                undo.taken(queued);
+            }
+        };
+        let ended = match step {
+            Step::Done => {
+                done(self, &queued);
+                self.group.events += 1;
+                return None;
+            }
+            Step::Behind => {
+                done(self, &queued);
+                self.group.park();
+                self.parked.push(queued);
+                return None;
+            }
+            Step::Locked { lock, until } if self.parked.has_room(queued.bytes) => {
+                done(self, &queued);
+                self.group.park();
+                self.parked.park(queued, lock, until);
+                return None;
+            }
+            Step::Locked { lock, .. } => retry(
+                &queued,
+                format!("waits for lock {lock:?} with {} parked events", self.parked.len()),
+            ),
+            Step::Missing => Ended::Missing,
+            Step::Postponed => Ended::Full,
+            Step::Retry(reason) => retry(&queued, reason),
+        };
+        self.events.push_front(queued);
+        Some(ended)
+    }
+
+    /// Tries a parked event again.
+    fn run_parked(&mut self, context: &HandlerContext, partition: u32, mut queued: Queued) -> Option<Ended> {
+        let key = queued.event.key.clone();
+        match self.one(context, partition, &mut queued) {
+            Step::Done => {
+                self.parked.handled(&key);
+                self.group.events += 1;
+                None
+            }
+            Step::Locked { lock, until } => {
+                self.parked.locked(&key, lock, until);
+                None
+            }
+            Step::Missing => Some(Ended::Missing),
+            Step::Postponed => Some(Ended::Full),
+            Step::Retry(reason) => {
+                let ended = retry(&queued, reason);
+                self.parked.again(queued);
+                Some(ended)
+            }
+            Step::Behind => unreachable!("said of events that were not parked"),
+        }
     }
 
     fn assert_rises(&self, event: &Event, partition: u32) {
@@ -179,11 +261,6 @@ impl Workspace {
         );
     }
 
-    fn advance(&mut self, queued: &Queued) {
-        queued.moves(&mut self.positions[usize::from(queued.event.source)]);
-        self.group.events += 1;
-    }
-
     fn one(&mut self, context: &HandlerContext, partition: u32, queued: &mut Queued) -> Step {
         if let Some(reason) = queued.refused.take() {
             return self.dead_letter(context, partition, queued, "input", reason, None);
@@ -192,6 +269,27 @@ impl Workspace {
         let Some(state) = self.state_of(&event.key) else {
             return Step::Missing;
         };
+        if let Some(undo) = &mut self.undo {
+            undo.key(&event.key, &state, self.cells.written(&event.key));
+        }
+        if let Some(id) = &queued.id {
+            let Some(seen) = self.state_of(id) else {
+                return Step::Missing;
+            };
+            if let Some(undo) = &mut self.undo {
+                undo.key(id, &seen, self.cells.written(id));
+            }
+            if context
+                .manifest
+                .dedupe
+                .as_ref()
+                .is_some_and(|dedupe| repeats(dedupe, &seen, event))
+            {
+                debug!(event = event.id(), "repeats one that was handled; ignored");
+                self.group.duplicates += 1;
+                return Step::Done;
+            }
+        }
         if is_stale(event, &state) {
             debug!(key = &*event.key, "a timer fired that was replaced or cancelled");
             return Step::Done;
@@ -204,12 +302,20 @@ impl Workspace {
         }
         let clock = self.clock.max(event.time);
         let fault = match self.invoke(context, event, clock, &state) {
+            Ok(effects)
+                if !effects.emits.is_empty() && Trace::of(event).hops >= context.manifest.limits.hops =>
+            {
+                too_many_hops(context.manifest.limits.hops)
+            }
             Ok(effects) => match self.fit(context, &effects) {
                 Fit::Now => {
                     // So that the key's state is changed in place.
                     drop(state);
                     self.clock = clock;
+                    // Others may change what it shares: the sooner it is committed, the better.
+                    self.sealed |= !effects.shared.is_empty();
                     self.merge(context, partition, event, effects);
+                    self.remember(context, queued);
                     return Step::Done;
                 }
                 Fit::NextGroup => {
@@ -252,6 +358,9 @@ impl Workspace {
     ) -> Result<Effects, Fault> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
+            None if context.program.shares() => {
+                context.program.instantiate_sharing(context.shared.clone())?
+            }
             None => context.program.instantiate()?,
         };
         let source_created = self.positions[usize::from(event.source)].created;
@@ -282,7 +391,8 @@ impl Workspace {
             .max_payload()
             .saturating_sub(RECORD_OVERHEAD_BYTES + BATCH_HEADER_BYTES);
         // Room for the record, and for a dead letter that may follow.
-        let messages = self.group.messages() + effects.emits.len() + effects.timers.len() + 3;
+        let messages =
+            self.group.messages() + effects.emits.len() + effects.timers.len() + effects.shared.len() + 3;
         match (
             self.group.delta_bytes + cells <= record_max,
             self.group.is_empty(),
@@ -301,9 +411,10 @@ impl Workspace {
     fn merge(&mut self, context: &HandlerContext, partition: u32, event: &Event, effects: Effects) {
         self.consume_timer(event);
         let (group, generation) = (&mut self.group, &mut self.timer_generation);
-        let origin = match effects.emits.is_empty() {
+        let origin = match effects.emits.is_empty() && effects.timers.is_empty() {
             true => Origin::default(),
             false => Origin {
+                trace: Trace::of(event),
                 cause: event.id(),
                 by: format!("{}:{partition}:{}", context.manifest.name, context.revision),
             },
@@ -336,9 +447,11 @@ impl Workspace {
         fault: Fault,
     ) -> Step {
         self.instance = None;
-        if let Fault::NoSandbox(reason) = fault {
-            return Step::Retry(reason);
-        }
+        let fault = match fault {
+            Fault::Host(reason) => return Step::Retry(reason),
+            Fault::Locked { lock, until } => return Step::Locked { lock, until },
+            fault => fault,
+        };
         queued.attempts += 1;
         context.counters.errors.fetch_add(1, Ordering::Relaxed);
         let (kind, reason) = (fault.kind(), fault.reason());
@@ -423,8 +536,37 @@ impl Workspace {
             });
         }
         self.group.dead_letters += 1;
+        // What repeats it is no second try: redriving it is.
+        self.remember(context, queued);
         Step::Done
     }
+
+    /// Keeps an event's business id, so that the ones that repeat it are known.
+    fn remember(&mut self, context: &HandlerContext, queued: &Queued) {
+        let (Some(id), Some(dedupe)) = (&queued.id, &context.manifest.dedupe) else {
+            return;
+        };
+        let cell: Box<str> = dedupe.cell(self.clock).into();
+        let time = Bytes::from(queued.event.time.to_string());
+        let (group, generation) = (&mut self.group, &mut self.timer_generation);
+        self.cells.update(id, self.number, |state| {
+            // Of an id that was seen before the window, only the latest time counts.
+            let mut cells: BTreeMap<_, _> = state.cells.keys().map(|name| (name.clone(), None)).collect();
+            cells.insert(cell, Some(time));
+            let effects = Effects {
+                cells,
+                ..Effects::default()
+            };
+            group.apply(id, &Origin::default(), effects, state, generation, None);
+        });
+    }
+}
+
+/// Whether an event's business id was seen within the window.
+fn repeats(dedupe: &Dedupe, seen: &KeyState, event: &Event) -> bool {
+    let times = seen.cells.values();
+    let mut times = times.filter_map(|time| std::str::from_utf8(time).ok()?.parse().ok());
+    times.any(|time| dedupe.repeats(time, event.time))
 }
 
 /// Whether a timer fired that was replaced or cancelled since.
@@ -458,20 +600,46 @@ enum Step {
     /// Does not fit the group any more; it is the first of the next one.
     Postponed,
     Retry(String),
+    /// Waits for a lock that another holds until then (Unix nanoseconds).
+    Locked {
+        lock: String,
+        until: u64,
+    },
+    /// Waits behind a parked event of its key.
+    Behind,
+}
+
+fn too_many_hops(limit: u32) -> Fault {
+    Fault::Violation(format!(
+        "the chain of events that this one belongs to has passed {limit} handlers, as many as it may (hops in [limits] \
+         of handler.toml); if it is no loop, raise the limit"
+    ))
+}
+
+fn retry(queued: &Queued, reason: String) -> Ended {
+    Ended::Retry {
+        event: queued.event.id(),
+        attempts: queued.attempts.max(1),
+        reason,
+    }
 }
 
 /// Distinct keys of waiting events that are not in memory, in the order they
 /// are needed, at most `max`.
-pub fn missing_keys(events: &VecDeque<Queued>, cells: &Cells, max: usize) -> Vec<Arc<str>> {
+pub fn missing_keys(events: &VecDeque<Queued>, parked: &Parked, cells: &Cells, max: usize) -> Vec<Arc<str>> {
     let mut seen = rustc_hash::FxHashSet::default();
     let mut missing = Vec::new();
-    for queued in events.iter().take(GROUP_EVENTS_MAX as usize) {
+    let next = parked.first_ready().into_iter().chain(events);
+    for queued in next.take(GROUP_EVENTS_MAX as usize) {
         let key = &queued.event.key;
-        if queued.refused.is_none() && !cells.contains(key) && seen.insert(key.clone()) {
-            missing.push(key.clone());
-            if missing.len() == max {
-                break;
+        let keys = [Some(key), queued.id.as_ref()].into_iter().flatten();
+        for key in keys.filter(|_| queued.refused.is_none()) {
+            if !cells.contains(key) && seen.insert(key.clone()) {
+                missing.push(key.clone());
             }
+        }
+        if missing.len() >= max {
+            break;
         }
     }
     missing

@@ -5,6 +5,8 @@
 //! * [`start::Starts`]: where a source begins that has no position yet.
 //! * [`tenure`]: what a lane knows while it owns its partition, and how it gets it.
 //! * [`execute`]: runs events through the handler into a group. Synchronous.
+//! * [`parked`]: events that wait for locks; [`unpark`] reads them again.
+//! * [`undo`]: takes a group back that others were faster than.
 //! * [`executor::Executor`]: the threads on which that happens.
 
 pub mod context;
@@ -12,6 +14,9 @@ pub mod execute;
 pub mod executor;
 pub mod lane;
 pub mod ownership;
+pub mod parked;
 pub mod start;
 pub mod tenure;
 pub mod term;
+pub mod undo;
+pub mod unpark;

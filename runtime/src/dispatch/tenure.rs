@@ -15,11 +15,12 @@ use std::collections::BTreeMap;
 use tracing::warn;
 
 use super::context::HandlerContext;
-use super::start;
+use super::{start, unpark};
 use crate::commit::record::{self, ATTEMPT_HEADER, Kind, Record, Watermark, incarnation_of};
 use crate::log::{self, AppendError, Start, Stored};
 use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::bucket_stream;
+use crate::source::decode::Queued;
 use crate::state::dirty::Dirty;
 use crate::state::meta::{Mark, Meta};
 use crate::state::replay;
@@ -47,6 +48,8 @@ pub struct Tenure {
     pub timer_generation: u64,
     /// The partition begins here: the bucket has nothing of it.
     pub blank: bool,
+    /// Events that waited for locks, to be tried again.
+    pub parked: Vec<Queued>,
 }
 
 /// Whether a partition may be taken from another owner.
@@ -180,6 +183,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
         };
         record.positions.insert(name.into(), position);
     }
+    record.park(before.and_then(|b| b.parked.clone()).unwrap_or_default());
 
     let sequence = commit(context, partition, &record).await?;
     let mark = Mark {
@@ -189,6 +193,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
     let (meta, checkpointed) = fence_checkpoints(context, partition, meta, decoded, mark, &record).await?;
     let after = record.watermark.map_or(0, |w| w.record);
     let dirty = replay::deltas(log, &names.ledger, &subject, after, sequence).await?;
+    let parked = unpark::read(context, partition, record.parked.as_deref().unwrap_or_default()).await?;
     Ok(Tenure {
         record: mark,
         positions: context
@@ -203,6 +208,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
         clock: record.clock,
         timer_generation: record.timer_generation,
         blank: last.is_none(),
+        parked,
     })
 }
 

@@ -16,7 +16,8 @@
 //! 5. *deadline*: a retry's backoff is over; a checkpoint or an idle move is due.
 //! 6. *leave*: the host drains, or the partition is to be another's: execute nothing
 //!    more, commit what is executed.
-//! 7. *version*: another version of the handler is to execute: commit what is executed,
+//! 7. *freed*: a lock that parked events may wait for became free.
+//! 8. *version*: another version of the handler is to execute: commit what is executed,
 //!    then go on with its code. Nothing of the old one is executed after that.
 //!
 //! Group n+1 is executed, on state that n changed, while n commits. If n is not
@@ -29,17 +30,20 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 use tracing::warn;
 
 use super::context::{HandlerContext, State};
 use super::execute::{Ended, GROUP_EVENTS_MAX, Untakeable, Workspace, missing_keys};
 use super::lane::Lane;
 use super::tenure::{Tenure, takes_nothing};
+use super::undo::Undo;
 use crate::commit::committer::{Settlement, Submission};
 use crate::commit::group::Group;
-use crate::commit::record::{KeyDelta, Kind, Record, Watermark};
-use crate::model::position::Position;
+use crate::commit::record::{KeyDelta, Kind, ParkedEvent, Record, Watermark};
+use crate::model::position::{INTERNAL_SOURCE, Position};
+use crate::model::subjects::bucket_stream;
+use crate::shared::freed;
 use crate::source::decode::Queued;
 use crate::source::feed::Chunk;
 use crate::state::checkpoint::{self, Checkpoint};
@@ -74,6 +78,13 @@ const IDLE_AFTER: Duration = Duration::from_secs(10);
 
 /// A run that takes longer is no reason to hold up other partitions.
 const LONG_RUN: Duration = Duration::from_millis(250);
+
+/// Pause, at most, before a group that others were faster than is executed again: it
+/// doubles with each time, and is drawn at random, so that they do not meet again.
+const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(64);
+
+/// Locks heard to be free while the workspace is away; beyond it, all are tried.
+const FREED_MAX: usize = 64;
 
 /// How often a quiet lane looks whether to move its position.
 const IDLE_LOOK: Duration = Duration::from_secs(2);
@@ -136,6 +147,13 @@ pub struct Term<'a> {
     records_since_purge: u64,
     moved_at: Instant,
     idle_look_at: Instant,
+    freed: broadcast::Receiver<freed::Name>,
+    /// Of those heard, the ones that the workspace has not been told.
+    unheard: Vec<freed::Name>,
+    /// Groups in succession that others were faster than.
+    conflicts: u32,
+    /// Business ids of slices before this one are purged; see [`Dedupe`](crate::model::dedupe::Dedupe).
+    ids_purged: Option<u64>,
 }
 
 type RunResult = Result<(Box<Workspace>, Ended), End>;
@@ -153,8 +171,12 @@ struct Flight {
     nonce: u64,
     events: u64,
     dead_letters: u64,
+    duplicates: u64,
     keys: Vec<KeyDelta>,
     watermark: Option<Watermark>,
+    /// Whether it may be refused for what others have changed, and how to take it back then.
+    shares: bool,
+    undo: Option<Undo>,
 }
 
 /// Where the partition is once a submission is committed.
@@ -164,6 +186,7 @@ struct Reached {
     positions: Vec<Position>,
     clock: u64,
     timer_generation: u64,
+    parked: Vec<ParkedEvent>,
 }
 
 /// A checkpoint under way.
@@ -171,6 +194,8 @@ struct Flushing {
     dirty: Arc<Dirty>,
     number: u64,
     record: Mark,
+    /// The partition's clock at `record`.
+    clock: u64,
     result: BoxFuture<'static, Result<u64, checkpoint::Error>>,
 }
 
@@ -179,6 +204,7 @@ enum Happened {
     Ran(RunResult),
     Settled(Result<Settlement, oneshot::error::RecvError>),
     Checkpointed(Result<u64, checkpoint::Error>),
+    Freed(freed::Name),
     Version,
     Deadline,
     Leave,
@@ -201,7 +227,6 @@ impl<'a> Term<'a> {
             .record
             .store(tenure.record.record, Ordering::Relaxed);
         Term {
-            context,
             partition,
             workspace: Some(Box::new(workspace)),
             running: None,
@@ -224,6 +249,11 @@ impl<'a> Term<'a> {
             records_since_purge: 0,
             moved_at: now,
             idle_look_at: now + IDLE_LOOK,
+            freed: context.freed.subscribe(),
+            unheard: Vec::new(),
+            conflicts: 0,
+            ids_purged: None,
+            context,
             tenure,
             lane,
         }
@@ -257,6 +287,10 @@ impl<'a> Term<'a> {
                 Happened::Ran(result) => result.map(|(workspace, ended)| self.ran(workspace, ended)),
                 Happened::Settled(settlement) => self.settled(settlement),
                 Happened::Checkpointed(result) => self.flushed(result),
+                Happened::Freed(name) => {
+                    self.heard(name);
+                    Ok(())
+                }
                 Happened::Version => {
                     self.switching = true;
                     Ok(())
@@ -284,6 +318,7 @@ impl<'a> Term<'a> {
             chunk = self.lane.chunks.recv(), if room || self.shed => Happened::Chunk(chunk),
             _ = self.lane.drain.wait_for(|drain| *drain), if !leaving => Happened::Leave,
             () = owners.changed(), if !leaving => Happened::Leave,
+            freed = self.freed.recv(), if self.shares() => Happened::Freed(freed.unwrap_or(None)),
             Ok(()) = self.lane.versions.changed() => Happened::Version,
             () = tokio::time::sleep_until(deadline) => Happened::Deadline,
         }
@@ -304,6 +339,7 @@ impl<'a> Term<'a> {
             self.retry_at.filter(|_| self.workspace.is_some()),
             long_run,
             checkpoint,
+            self.lock_expiry(),
         ]
         .into_iter()
         .flatten()
@@ -321,6 +357,7 @@ impl<'a> Term<'a> {
             self.retry_at = None;
             self.lane.show(State::Running, None);
         }
+        self.wake_parked();
         if !leaving && !self.switching && self.retry_at.is_none() {
             self.start_run();
         }
@@ -342,6 +379,41 @@ impl<'a> Term<'a> {
         let executed = self.workspace.as_ref().map_or(0, |w| w.group.events);
         let waiting = (self.pending.len() + self.workspace_events) as u64 + executed + in_flight;
         self.context.lane(self.partition).set_waiting(waiting);
+    }
+
+    // ---- locks --------------------------------------------------------------
+
+    fn shares(&self) -> bool {
+        self.context.program.shares()
+    }
+
+    fn heard(&mut self, name: freed::Name) {
+        if name.is_none() || self.unheard.len() >= FREED_MAX {
+            self.unheard.clear();
+            self.unheard.push(None);
+        } else {
+            self.unheard.push(name);
+        }
+    }
+
+    /// When a lock expires that an event waits for.
+    fn lock_expiry(&self) -> Option<Instant> {
+        let workspace = self.workspace.as_ref().filter(|_| self.retry_at.is_none())?;
+        let expiry = workspace.parked.first_expiry()?;
+        let now = self.context.shared.now(workspace.clock);
+        Some(Instant::now() + Duration::from_nanos(expiry.saturating_sub(now)))
+    }
+
+    /// Events whose locks are free, or have expired, are ready to be tried.
+    fn wake_parked(&mut self) {
+        let Some(workspace) = self.workspace.as_mut().filter(|w| !w.parked.is_empty()) else {
+            return;
+        };
+        for name in self.unheard.drain(..) {
+            workspace.parked.wake(name.as_deref());
+        }
+        let now = self.context.shared.now(workspace.clock);
+        workspace.parked.wake_expired(now);
     }
 
     // ---- accept -------------------------------------------------------------
@@ -418,7 +490,12 @@ impl<'a> Term<'a> {
         let Some(workspace) = self.workspace.as_ref() else {
             return;
         };
-        if (workspace.events.is_empty() && self.pending.is_empty())
+        let nothing = workspace.events.is_empty()
+            && self.pending.is_empty()
+            && workspace.parked.first_ready().is_none();
+        // What shares something is committed before anything is executed on top of it.
+        if nothing
+            || self.flight.as_ref().is_some_and(|flight| flight.shares)
             || workspace.full()
             || (too_much_pinned(workspace.cells.bytes())
                 && (self.flushing.is_some() || self.flight.is_some()))
@@ -437,7 +514,12 @@ impl<'a> Term<'a> {
         self.workspace_bytes = workspace.waiting_bytes;
         self.workspace_events = workspace.events.len();
         let missing = match std::mem::take(&mut self.load_first) {
-            true => missing_keys(&workspace.events, &workspace.cells, LOAD_KEYS_MAX),
+            true => missing_keys(
+                &workspace.events,
+                &workspace.parked,
+                &workspace.cells,
+                LOAD_KEYS_MAX,
+            ),
             false => Vec::new(),
         };
         let overlays = missing
@@ -500,17 +582,14 @@ impl<'a> Term<'a> {
         self.workspace_bytes = workspace.waiting_bytes;
         self.workspace_events = workspace.events.len();
         self.load_first = ended == Ended::Missing;
-        if let Ended::Retry { reason } = ended {
-            let attempts = workspace
-                .events
-                .front()
-                .map_or(1, |queued| queued.attempts.max(1));
+        if let Ended::Retry {
+            event,
+            attempts,
+            reason,
+        } = ended
+        {
             let step = self.context.manifest.retry.wait_ms(attempts);
             self.retry_at = Some(Instant::now() + Duration::from_millis(step));
-            let event = workspace
-                .events
-                .front()
-                .map_or_else(String::new, |queued| queued.event.id());
             self.lane.show(
                 State::Retrying,
                 Some(format!(
@@ -527,18 +606,22 @@ impl<'a> Term<'a> {
         let Some(workspace) = self.workspace.as_mut() else {
             return;
         };
-        let (group, number) = workspace.take_group();
+        let names: Vec<&str> = self.context.source_names().collect();
+        let parked = workspace.parked.list(&names);
+        let (group, number, undo) = workspace.take_group();
         let reached = Reached {
             number,
             positions: workspace.positions.clone(),
             clock: workspace.clock,
             timer_generation: workspace.timer_generation,
+            parked,
         };
-        self.send(kind, group, reached).await;
+        self.send(kind, group, undo, reached).await;
     }
 
-    async fn send(&mut self, kind: Kind, group: Group, reached: Reached) {
-        let (events, dead_letters) = (group.events, group.dead_letters);
+    async fn send(&mut self, kind: Kind, group: Group, undo: Option<Undo>, reached: Reached) {
+        let (events, dead_letters, duplicates) = (group.events, group.dead_letters, group.duplicates);
+        let shares = group.shares();
         let (messages, keys) = group.finish(&self.context.names, self.partition);
         let mut record = Record {
             positions: self.context.named(&reached.positions),
@@ -550,6 +633,7 @@ impl<'a> Term<'a> {
             events,
             ..self.context.record(kind, self.tenure.record.record)
         };
+        record.park(reached.parked.clone());
         let message = record.message(self.context.names.record(self.partition));
         let (reply, receiver) = oneshot::channel();
         self.flight = Some(Flight {
@@ -559,24 +643,29 @@ impl<'a> Term<'a> {
             nonce: record.nonce,
             events,
             dead_letters,
+            duplicates,
             keys: std::mem::take(&mut record.keys),
             watermark: record.watermark,
+            shares,
+            undo,
         });
         self.context
             .committer
             .submit(Submission {
                 messages,
                 record: message,
+                shares,
                 reply,
             })
             .await;
     }
 
     fn settled(&mut self, settlement: Result<Settlement, oneshot::error::RecvError>) -> Result<(), End> {
-        let flight = self.flight.take().expect("what settled was in flight");
+        let mut flight = self.flight.take().expect("what settled was in flight");
         let sequence = match settlement {
             Ok(Settlement::Committed(sequence)) => sequence,
             Ok(Settlement::Fenced) => return Err(End::Fenced),
+            Ok(Settlement::Conflict) => return self.conflicted(flight.undo.take()),
             Ok(Settlement::Lost(reason)) => {
                 return Err(End::Restart(format!("a commit's outcome is unknown: {reason}")));
             }
@@ -609,14 +698,16 @@ impl<'a> Term<'a> {
             nonce: flight.nonce,
         };
         self.tenure.positions = flight.reached.positions;
+        self.tenure.clock = flight.reached.clock;
         self.committed = flight.reached.number;
+        self.conflicts = 0;
         self.records_since_checkpoint += 1;
         self.records_since_purge += 1;
         self.moved_at = Instant::now();
         if let Some(workspace) = self.workspace.as_mut() {
             workspace.group_events_max = GROUP_EVENTS_MAX.min(workspace.group_events_max * 2);
         }
-        self.purge(flight.watermark);
+        self.purge(flight.watermark, &flight.reached.parked);
 
         let context = &self.context;
         context
@@ -635,6 +726,25 @@ impl<'a> Term<'a> {
             .metrics
             .committed(flight.events, 1, flight.since.elapsed());
         context.metrics.dead_lettered(flight.dead_letters);
+        context.metrics.ignored(flight.duplicates);
+        Ok(())
+    }
+
+    /// Others were faster: nothing of the group counts, and its events are executed again
+    /// on what there is now. Nothing was executed on top of it meanwhile.
+    fn conflicted(&mut self, undo: Option<Undo>) -> Result<(), End> {
+        let (Some(undo), Some(workspace)) = (undo, self.workspace.as_mut()) else {
+            return Err(End::Restart(
+                "a group that shares something cannot be taken back; it is executed anew".into(),
+            ));
+        };
+        undo.restore(workspace);
+        self.workspace_bytes = workspace.waiting_bytes;
+        self.workspace_events = workspace.events.len();
+        self.context.metrics.conflicted();
+        let bound = CONFLICT_PAUSE_MAX.min(Duration::from_millis(1) * 2u32.saturating_pow(self.conflicts));
+        self.conflicts += 1;
+        self.retry_at = Some(Instant::now() + bound.mul_f64(rand::random_range(0.0..1.0)));
         Ok(())
     }
 
@@ -661,7 +771,7 @@ impl<'a> Term<'a> {
     /// Removes what is of no use any more: records below the watermark of a
     /// record that is settled, which is never the last one (rule 2), and fired
     /// timers and redriven events up to the position that it settled.
-    fn purge(&mut self, settled: Option<Watermark>) {
+    fn purge(&mut self, settled: Option<Watermark>, parked: &[ParkedEvent]) {
         let Some(watermark) = settled else { return };
         if self.records_since_purge < PURGE_RECORDS {
             return;
@@ -672,7 +782,9 @@ impl<'a> Term<'a> {
             self.context.names.clone(),
             self.partition,
         );
-        let internal = self.tenure.positions.last().map_or(0, |p| p.sequence);
+        let position = self.tenure.positions.last().map_or(0, |p| p.sequence);
+        let parked = parked.iter().filter(|event| event.source == INTERNAL_SOURCE);
+        let internal = parked.map(|event| event.offset - 1).fold(position, u64::min);
         tokio::spawn(async move {
             for (subject, below) in [
                 (names.record(partition), watermark.record),
@@ -735,6 +847,7 @@ impl<'a> Term<'a> {
             dirty,
             number: self.committed,
             record: self.tenure.record,
+            clock: self.tenure.clock,
             result: write.boxed(),
         });
     }
@@ -751,6 +864,7 @@ impl<'a> Term<'a> {
                     bucket,
                 });
                 self.checkpointed = flushing.number;
+                self.forget_ids(flushing.clock);
                 if let Some(workspace) = self.workspace.as_mut() {
                     workspace
                         .cells
@@ -764,6 +878,35 @@ impl<'a> Term<'a> {
                 Err(End::Restart(format!("a checkpoint failed: {reason}")))
             }
         }
+    }
+
+    /// Removes business ids that nobody asks for any more, which by now are all in the
+    /// bucket.
+    fn forget_ids(&mut self, clock: u64) {
+        let Some(dedupe) = &self.context.manifest.dedupe else {
+            return;
+        };
+        let (cells, purged) = dedupe.outdated(clock, self.ids_purged);
+        self.ids_purged = Some(purged);
+        if cells.is_empty() {
+            return;
+        }
+        let (log, names, partition) = (
+            self.context.log.clone(),
+            self.context.names.clone(),
+            self.partition,
+        );
+        let below = self.tenure.meta;
+        tokio::spawn(async move {
+            let bucket = bucket_stream(&names.ledger);
+            for cell in cells {
+                let filter = names.cell_of_all(partition, &cell);
+                // What is left over costs room, nothing else.
+                if let Err(error) = log.purge(&bucket, &filter, below).await {
+                    warn!(filter, %error, "business ids of no use any more could not be purged");
+                }
+            }
+        });
     }
 
     // ---- idle ---------------------------------------------------------------

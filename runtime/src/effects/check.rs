@@ -9,6 +9,7 @@
 //! with the headers that its batch adds, and all cells of one event beside what
 //! a commit record carries anyway, because an event is never split over records.
 
+use crate::model::hidden::is_hidden;
 use crate::model::limits::{
     BATCH_HEADER_BYTES, CELLS_PER_KEY_MAX, EFFECT_MESSAGES_MAX, EMIT_OVERHEAD_BYTES, KEY_BYTES_MAX,
     NAME_BYTES_MAX, TIMER_OVERHEAD_BYTES,
@@ -74,6 +75,8 @@ pub enum Violation {
         name: String,
         bytes: usize,
     },
+    #[error("the name of {what} {name:?} begins with a zero byte; such names are Weir's own")]
+    Hidden { what: &'static str, name: String },
     #[error("{what} {name:?}: {bytes} bytes, the server's max_payload allows {max}")]
     Value {
         what: &'static str,
@@ -87,6 +90,8 @@ pub enum Violation {
     Record { bytes: usize, max: usize },
     #[error("more than {EFFECT_MESSAGES_MAX} emitted events and timers from one event")]
     Messages,
+    #[error("more than {} shared cells and locks in one event", crate::shared::USES_MAX)]
+    SharedUses,
     #[error("with cell {name:?} the key would have {count} cells, the limit is {CELLS_PER_KEY_MAX}")]
     Cells { name: String, count: usize },
     #[error("with timer {name:?} the key would have {count} timers, the limit is {TIMERS_PER_KEY_MAX}")]
@@ -208,6 +213,12 @@ pub fn name(what: &'static str, name: &str) -> Result<(), Violation> {
             bytes: name.len(),
         });
     }
+    if is_hidden(name) {
+        return Err(Violation::Hidden {
+            what,
+            name: name.into(),
+        });
+    }
     Ok(())
 }
 
@@ -293,6 +304,14 @@ pub fn cells(name: &str, count: usize) -> Result<(), Violation> {
             name: name.into(),
             count,
         });
+    }
+    Ok(())
+}
+
+/// An event uses not too many shared cells and locks.
+pub fn shared(count: usize) -> Result<(), Violation> {
+    if count > crate::shared::USES_MAX {
+        return Err(Violation::SharedUses);
     }
     Ok(())
 }
@@ -414,6 +433,7 @@ mod tests {
         assert!(value("cell", "c", max - TIMER_OVERHEAD_BYTES + 1, max).is_err());
         assert_eq!(name("cell", &"n".repeat(NAME_BYTES_MAX)), Ok(()));
         assert!(name("timer", &"ü".repeat(NAME_BYTES_MAX)).is_err());
+        assert!(name("cell", "\0version").is_err());
         assert_eq!((due("t", 0), due("t", TIMER_DUE_MAX)), (Ok(()), Ok(())));
         for far in [TIMER_DUE_MAX + 1, u64::MAX] {
             let sentence = due("t", far).expect_err("too far").to_string();

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::model::event::Headers;
+use crate::shared::{Shared, Use};
 
 pub mod check;
 pub mod dead_letter;
@@ -20,6 +21,8 @@ pub struct Effects {
     pub cells: BTreeMap<Box<str>, Option<Bytes>>,
     /// Final change of each timer that was touched; `None` cancels it.
     pub timers: BTreeMap<Box<str>, Option<TimerSet>>,
+    /// Shared cells and locks that were read or written.
+    pub shared: BTreeMap<Shared, Use>,
 }
 
 /// One event to publish.

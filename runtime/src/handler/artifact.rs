@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 use wasmparser::{Parser, Payload};
-use wasmtime::component::Component;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, Type};
 
 use super::bindings::HandlerPre;
 use super::host::Host;
@@ -15,8 +16,11 @@ pub const ARTIFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The package that handlers are written against, and the version of it here.
 const WIT_PACKAGE: &str = "weir:handler";
-const WIT_VERSION: &str = "0.1.1";
-const WIT_INTERFACES: [&str; 6] = ["types", "state", "output", "timers", "config", "log"];
+const WIT_VERSION: &str = "0.1.2";
+const WIT_INTERFACES: [&str; 7] = ["types", "state", "output", "timers", "config", "shared", "log"];
+
+/// The optional export of the world `migration`.
+pub(super) const MIGRATE: &str = "migrate";
 
 /// Why a file is not accepted. Each sentence says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +76,14 @@ pub enum Refusal {
         "does not fit the world {WIT_PACKAGE}/handler@{WIT_VERSION}: {detail}; build it again with current bindings"
     )]
     Mismatch { detail: String },
+    #[error(
+        "handler.toml has state_version = {state_version}, but the component exports no `migrate`, which brings cells of older versions to it; add one (in Rust: #[migrate]), or take state_version out"
+    )]
+    NoMigration { state_version: u32 },
+    #[error(
+        "exports `migrate`, which is never called at state version 1: set state_version in handler.toml to the version that it leads to, 2 for the first one"
+    )]
+    MigrationUnused,
     #[error(
         "cannot be compiled: {detail}; leave out the feature it names, or report it if the file is ordinary"
     )]
@@ -152,6 +164,10 @@ pub fn inspect(engine: &Engine, wasm: &[u8]) -> Inspection {
 pub(super) struct Accepted {
     pub pre: HandlerPre<Host>,
     pub wasi: bool,
+    /// Whether it brings the cells of older versions to its own.
+    pub migrates: bool,
+    /// Whether it imports shared cells and locks.
+    pub shares: bool,
 }
 
 /// Compiles and links a file, or says why this host would not run it.
@@ -178,7 +194,43 @@ fn link(engine: &Engine, component: &Component) -> Result<Accepted, Refusal> {
     };
     let pre = linker.instantiate_pre(component).map_err(mismatch)?;
     let pre = HandlerPre::new(pre).map_err(mismatch)?;
-    Ok(Accepted { pre, wasi })
+    let migrates = exports.iter().any(|export| export == MIGRATE);
+    if migrates {
+        check_migrate(engine, component)?;
+    }
+    let shared = format!("{WIT_PACKAGE}/shared@");
+    Ok(Accepted {
+        pre,
+        wasi,
+        migrates,
+        shares: imports.iter().any(|import| import.starts_with(&shared)),
+    })
+}
+
+/// Whether code and manifest agree on migrations: one without the other is never what
+/// its author meant.
+pub(super) fn check_migration(migrates: bool, state_version: u32) -> Result<(), Refusal> {
+    match (migrates, state_version) {
+        (true, 1) => Err(Refusal::MigrationUnused),
+        (false, 2..) => Err(Refusal::NoMigration { state_version }),
+        _ => Ok(()),
+    }
+}
+
+/// The export `migrate` has the type that the world `migration` gives it.
+fn check_migrate(engine: &Engine, component: &Component) -> Result<(), Refusal> {
+    let ty = component.component_type();
+    let fits = match ty.get_export(&engine.wasmtime, MIGRATE).map(|export| export.ty) {
+        Some(ComponentItem::ComponentFunc(function)) => {
+            function.params().map(|(_, ty)| ty).eq([Type::U32])
+                && matches!(&*function.results().collect::<Vec<_>>(), [Type::Result(result)]
+                    if result.ok().is_none() && matches!(result.err(), Some(Type::Variant(_))))
+        }
+        _ => false,
+    };
+    fits.then_some(()).ok_or_else(|| Refusal::Mismatch {
+        detail: "its export `migrate` is not of the type func(from: u32) -> result<_, failure>".into(),
+    })
 }
 
 fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, Refusal> {
@@ -388,7 +440,7 @@ mod tests {
             );
         }
         for unknown in [
-            "weir:handler/shared@0.1.0",
+            "weir:handler/queues@0.1.0",
             "wasi:sockets/tcp@0.2.0",
             "wasi:http/types@0.2.0",
             "wasi:io/poll@0.3.0",

@@ -3,6 +3,7 @@
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
 use super::WASM_STACK_BYTES_MAX;
+use super::shared::{Locked, Unreadable};
 use crate::deployment::manifest::Limits;
 use crate::effects::check::Violation;
 use crate::effects::dead_letter::TEXT_BYTES_MAX;
@@ -31,9 +32,13 @@ pub enum Fault {
     Timeout { limit_ms: u32 },
     /// The guest stopped after it was refused more memory.
     Memory { limit_mib: u32 },
-    /// The host has no sandbox to give at this moment. Not the guest's doing: the
-    /// event waits, and no attempt is counted.
-    NoSandbox(String),
+    /// The host cannot run it at this moment: it has no sandbox to give, or the key's
+    /// state is newer than the code. Not the guest's doing: the event waits, and no
+    /// attempt is counted.
+    Host(String),
+    /// Another holds a lock that the handler waits for, until then (Unix nanoseconds) or
+    /// until it is freed. No attempt is counted.
+    Locked { lock: String, until: u64 },
 }
 
 impl Fault {
@@ -46,7 +51,8 @@ impl Fault {
             Fault::Trap { .. } => "trap",
             Fault::Timeout { .. } => "timeout",
             Fault::Memory { .. } => "memory",
-            Fault::NoSandbox(_) => "no-sandbox",
+            Fault::Host(_) => "host",
+            Fault::Locked { .. } => "locked",
         }
     }
 
@@ -59,7 +65,8 @@ impl Fault {
     pub fn reason(&self) -> String {
         match self {
             Fault::Retry(reason) | Fault::Reject(reason) | Fault::Violation(reason) => reason.clone(),
-            Fault::NoSandbox(reason) => reason.clone(),
+            Fault::Host(reason) => reason.clone(),
+            Fault::Locked { lock, .. } => format!("waits for lock {lock:?}, which another holds"),
             Fault::Trap { message, .. } => message.clone(),
             Fault::Timeout { limit_ms } => {
                 format!("took longer than {limit_ms} ms (time_ms in [limits] of handler.toml)")
@@ -90,8 +97,17 @@ impl Fault {
         if let Some(violation) = error.downcast_ref::<Violation>() {
             return Fault::Violation(clip(violation.to_string()));
         }
+        if let Some(locked) = error.downcast_ref::<Locked>() {
+            return Fault::Locked {
+                lock: locked.name.clone(),
+                until: locked.until,
+            };
+        }
+        if let Some(unreadable) = error.downcast_ref::<Unreadable>() {
+            return Fault::Host(unreadable.to_string());
+        }
         if error.is::<PoolConcurrencyLimitError>() {
-            return Fault::NoSandbox(format!(
+            return Fault::Host(format!(
                 "this host has no sandbox left; run fewer partitions on it, or more hosts ({error})"
             ));
         }

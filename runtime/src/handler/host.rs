@@ -11,10 +11,13 @@ use super::bindings::weir::handler as wit;
 use super::guest_log::GuestLog;
 use super::limiter::Limiter;
 use super::program::ProgramSettings;
+use super::shared::{Locked, SharedUses};
 use super::wasi::Wasi;
 use crate::effects::check::{self, Tally};
 use crate::effects::{Effects, Emit, TimerSet};
 use crate::model::event::Headers;
+use crate::model::hidden::{VERSION_CELL, is_hidden};
+use crate::shared::Access;
 use crate::state::KeyState;
 
 /// The data of one instance's store.
@@ -25,6 +28,8 @@ pub(super) struct Host {
     log: Arc<Mutex<GuestLog>>,
     /// Only for programs that import WASI.
     pub wasi: Option<Box<Wasi>>,
+    /// `None` for programs that use nothing shared.
+    shared: Option<Arc<dyn Access>>,
     /// `None` while the instance is made and between events.
     invocation: Option<Invocation>,
 }
@@ -37,6 +42,9 @@ struct Invocation {
     /// Cells and live timers that the key would have if the call ended now.
     cells: usize,
     timers: usize,
+    /// The key's cells were brought to the version of the code.
+    migrated: bool,
+    shared: SharedUses,
 }
 
 /// Ties [`Host`] to the generated traits.
@@ -47,7 +55,7 @@ impl HasData for HostData {
 }
 
 impl Host {
-    pub fn new(settings: Arc<ProgramSettings>, wasi: bool) -> Self {
+    pub fn new(settings: Arc<ProgramSettings>, wasi: bool, shared: Option<Arc<dyn Access>>) -> Self {
         let log = Arc::new(Mutex::new(GuestLog::new(
             settings.handler.clone(),
             settings.limits.log_bytes,
@@ -57,28 +65,38 @@ impl Host {
             wasi: wasi.then(|| Box::new(Wasi::new(&log))),
             settings,
             log,
+            shared,
             invocation: None,
         }
     }
 
-    pub fn begin(&mut self, event_id: &str, state: &Arc<KeyState>) {
+    pub fn begin(&mut self, event_id: &str, key: &Arc<str>, clock: u64, state: &Arc<KeyState>) {
         self.limiter.take_refused();
         self.log().begin(event_id.to_owned());
         self.invocation = Some(Invocation {
             effects: Effects::default(),
             tally: Tally::default(),
-            cells: state.cells.len(),
+            cells: state.visible_len(),
             timers: state.timers.len(),
+            migrated: false,
+            shared: SharedUses::new(key, clock),
             state: Arc::clone(state),
         });
+    }
+
+    pub fn migrated(&mut self) {
+        if let Some(invocation) = &mut self.invocation {
+            invocation.migrated = true;
+        }
     }
 
     /// What the invocation did; lets go of the key's state.
     pub fn end(&mut self) -> Effects {
         self.log().end();
+        let state_version = self.settings.state_version;
         self.invocation
             .take()
-            .map(|invocation| invocation.effects)
+            .map(|invocation| invocation.finish(state_version))
             .unwrap_or_default()
     }
 
@@ -109,8 +127,25 @@ impl Host {
 }
 
 impl Invocation {
+    /// What was done, and of which version the key's cells are now.
+    fn finish(mut self, state_version: u32) -> Effects {
+        self.effects.shared = self.shared.finish();
+        let before = self.state.version();
+        let written = (self.migrated || !self.effects.cells.is_empty()) && self.cells > 0;
+        if written && before != state_version {
+            let version = Bytes::from(state_version.to_string());
+            self.effects.cells.insert(VERSION_CELL.into(), Some(version));
+        } else if self.cells == 0 && self.state.cells.contains_key(VERSION_CELL) {
+            self.effects.cells.insert(VERSION_CELL.into(), None);
+        }
+        self.effects
+    }
+
     /// The cell as it is now.
     fn cell(&self, cell: &str) -> Option<Vec<u8>> {
+        if is_hidden(cell) {
+            return None;
+        }
         let value = match self.effects.cells.get(cell) {
             Some(written) => written.as_ref(),
             None => self.state.cells.get(cell),
@@ -198,7 +233,7 @@ impl wit::state::Host for Host {
         let (invocation, _) = self.invocation()?;
         let state = &invocation.state.cells;
         let written = &invocation.effects.cells;
-        let kept = from(state, &prefix).filter(|name| !written.contains_key(*name));
+        let kept = from(state, &prefix).filter(|name| !is_hidden(name) && !written.contains_key(*name));
         let added = from(written, &prefix).filter(|name| matches!(written.get(*name), Some(Some(_))));
         let mut names: Vec<String> = kept.chain(added).map(|name| (**name).to_owned()).collect();
         names.sort_unstable();
@@ -293,6 +328,90 @@ impl wit::timers::Host for Host {
             invocation.effects.timers.insert(name.into(), None);
         }
         invocation.check_totals(settings)
+    }
+}
+
+impl Host {
+    /// What the invocation has shared so far, and how to read more.
+    fn sharing(&mut self) -> wasmtime::Result<(&mut Invocation, &dyn Access, &ProgramSettings)> {
+        let Some(access) = &self.shared else {
+            return Err(wasmtime::format_err!("there is nothing shared here"));
+        };
+        match &mut self.invocation {
+            Some(invocation) => Ok((invocation, &**access, &self.settings)),
+            None => Err(wasmtime::format_err!(
+                "shared cells and locks can only be used inside handle, not while the component is initialised"
+            )),
+        }
+    }
+}
+
+impl Invocation {
+    /// Counts what `shared` grew by since it was `before` long: each use is a message.
+    fn count_shared(
+        &mut self,
+        before: usize,
+        bytes: usize,
+        settings: &ProgramSettings,
+    ) -> wasmtime::Result<()> {
+        self.tally.messages += self.shared.len() - before;
+        self.tally.other_bytes += bytes;
+        check::shared(self.shared.len())?;
+        self.check_totals(settings)
+    }
+}
+
+impl wit::shared::Host for Host {
+    fn get(&mut self, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        let (invocation, access, settings) = self.sharing()?;
+        check::name("shared cell", &name)?;
+        let before = invocation.shared.len();
+        let value = invocation.shared.get(access, &name)?;
+        invocation.count_shared(before, 0, settings)?;
+        Ok(value)
+    }
+
+    fn set(&mut self, name: String, value: Vec<u8>) -> wasmtime::Result<()> {
+        let (invocation, access, settings) = self.sharing()?;
+        check::name("shared cell", &name)?;
+        check::value("shared cell", &name, value.len(), settings.max_payload)?;
+        let (before, bytes) = (invocation.shared.len(), name.len() + value.len());
+        invocation.shared.write(access, &name, Some(value.into()))?;
+        invocation.count_shared(before, bytes, settings)
+    }
+
+    fn delete(&mut self, name: String) -> wasmtime::Result<()> {
+        let (invocation, access, settings) = self.sharing()?;
+        check::name("shared cell", &name)?;
+        let before = invocation.shared.len();
+        invocation.shared.write(access, &name, None)?;
+        invocation.count_shared(before, 0, settings)
+    }
+
+    fn try_lock(&mut self, name: String, ttl_ms: u64) -> wasmtime::Result<Option<u64>> {
+        let (invocation, access, settings) = self.sharing()?;
+        check::name("lock", &name)?;
+        let before = invocation.shared.len();
+        let token = invocation.shared.try_lock(access, &name, ttl_ms)?;
+        invocation.count_shared(before, 0, settings)?;
+        Ok(token.ok())
+    }
+
+    fn lock(&mut self, name: String, ttl_ms: u64) -> wasmtime::Result<u64> {
+        let (invocation, access, settings) = self.sharing()?;
+        check::name("lock", &name)?;
+        let before = invocation.shared.len();
+        let token = invocation.shared.try_lock(access, &name, ttl_ms)?;
+        invocation.count_shared(before, 0, settings)?;
+        Ok(token.map_err(|until| Locked { name, until })?)
+    }
+
+    fn unlock(&mut self, name: String) -> wasmtime::Result<()> {
+        let (invocation, access, settings) = self.sharing()?;
+        check::name("lock", &name)?;
+        let before = invocation.shared.len();
+        invocation.shared.unlock(access, &name)?;
+        invocation.count_shared(before, 0, settings)
     }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use wasmtime::Store;
+use wasmtime::component::TypedFunc;
 
+use super::artifact::MIGRATE;
 use super::bindings::Handler;
 use super::bindings::weir::handler::types::{self as wit, Failure, HeaderParam};
 use super::fault::clip;
@@ -11,6 +13,7 @@ use super::host::Host;
 use super::{Engine, Fault, Program};
 use crate::effects::Effects;
 use crate::model::event::Event;
+use crate::shared::Access;
 use crate::state::KeyState;
 
 /// A component's initialisation may take this long even where an event may not:
@@ -36,6 +39,7 @@ pub struct Call {
 /// the instance, whose memory has seen them (PROTOCOL rule 17).
 pub struct Instance {
     program: Arc<Program>,
+    shared: Option<Arc<dyn Access>>,
     live: Option<Live>,
     poisoned: bool,
 }
@@ -43,14 +47,16 @@ pub struct Instance {
 struct Live {
     store: Store<Host>,
     handler: Handler,
+    migrate: Option<TypedFunc<(u32,), (Result<(), Failure>,)>>,
     /// Memory after the first event: what the guest needs when it leaks nothing.
     settled_bytes: Option<usize>,
 }
 
 impl Instance {
-    pub(super) fn new(program: &Arc<Program>) -> Result<Self, Fault> {
+    pub(super) fn new(program: &Arc<Program>, shared: Option<Arc<dyn Access>>) -> Result<Self, Fault> {
         Ok(Instance {
-            live: Some(Live::new(program)?),
+            live: Some(Live::new(program, shared.clone())?),
+            shared,
             program: Arc::clone(program),
             poisoned: false,
         })
@@ -65,7 +71,7 @@ impl Instance {
     pub fn handle(&mut self, event: &Event, call: &Call, state: &Arc<KeyState>) -> Result<Effects, Fault> {
         let live = match &mut self.live {
             Some(live) => live,
-            empty => empty.insert(Live::new(&self.program)?),
+            empty => empty.insert(Live::new(&self.program, self.shared.clone())?),
         };
         self.poisoned = false;
         let result = live.handle(&self.program, event, call, state);
@@ -89,19 +95,31 @@ impl Instance {
 }
 
 impl Live {
-    fn new(program: &Arc<Program>) -> Result<Self, Fault> {
+    fn new(program: &Arc<Program>, shared: Option<Arc<dyn Access>>) -> Result<Self, Fault> {
         let limits = &program.settings.limits;
         let mut store = Store::new(
             &program.engine.wasmtime,
-            Host::new(Arc::clone(&program.settings), program.wasi),
+            Host::new(Arc::clone(&program.settings), program.wasi, shared),
         );
         store.limiter(|host| &mut host.limiter);
         let limit_ms = limits.time_ms.max(INITIALISATION_MS_MIN);
         store.set_epoch_deadline(Engine::ticks(limit_ms));
-        match program.pre.instantiate(&mut store) {
-            Ok(handler) => Ok(Live {
+        let exports = program
+            .pre
+            .instance_pre()
+            .instantiate(&mut store)
+            .and_then(|instance| {
+                let migrate = match program.settings.state_version {
+                    1 => None,
+                    _ => Some(instance.get_typed_func(&mut store, MIGRATE)?),
+                };
+                Ok((Handler::new(&mut store, &instance)?, migrate))
+            });
+        match exports {
+            Ok((handler, migrate)) => Ok(Live {
                 store,
                 handler,
+                migrate,
                 settled_bytes: None,
             }),
             Err(error) => {
@@ -126,9 +144,18 @@ impl Live {
         call: &Call,
         state: &Arc<KeyState>,
     ) -> Result<Effects, Fault> {
+        let from = state.version();
+        let to = program.settings.state_version;
+        if from > to {
+            return Err(Fault::Host(format!(
+                "the cells of key {:?} are of state version {from}, and this code is for {to}: deploy code for \
+                 version {from} or later",
+                event.key
+            )));
+        }
         let id = event.id();
         let host = self.store.data_mut();
-        host.begin(&id, state);
+        host.begin(&id, &event.key, call.clock, state);
         if let Some(wasi) = &mut host.wasi {
             wasi.begin(&id, call.source_created, call.clock);
         }
@@ -150,7 +177,15 @@ impl Live {
         };
         let limits = &program.settings.limits;
         self.store.set_epoch_deadline(Engine::ticks(limits.time_ms));
-        let result = self.handler.call_handle(&mut self.store, param);
+        let outdated = from < to && state.visible_len() > 0;
+        let result = match outdated {
+            true => self.migrate(from..to),
+            false => Ok(Ok(())),
+        };
+        let result = match result {
+            Ok(Ok(())) => self.handler.call_handle(&mut self.store, param),
+            failed => failed,
+        };
         let host = self.store.data_mut();
         let effects = host.end();
         match result {
@@ -162,6 +197,21 @@ impl Live {
                 Err(Fault::of(&error, limits, refused, host.last_words()))
             }
         }
+    }
+
+    /// Brings the key's cells through `versions`, a call for each of them.
+    fn migrate(&mut self, versions: std::ops::Range<u32>) -> wasmtime::Result<Result<(), Failure>> {
+        let Some(migrate) = &self.migrate else {
+            return Ok(Ok(()));
+        };
+        for from in versions {
+            let (migrated,) = migrate.call(&mut self.store, (from,))?;
+            if migrated.is_err() {
+                return Ok(migrated);
+            }
+        }
+        self.store.data_mut().migrated();
+        Ok(Ok(()))
     }
 
     /// Whether memory has grown, since the first event, over half of what was

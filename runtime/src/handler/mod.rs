@@ -32,6 +32,7 @@ mod instance;
 mod limiter;
 mod preview1;
 mod program;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod wasi;

@@ -8,6 +8,7 @@ use super::bindings::HandlerPre;
 use super::host::Host;
 use super::{Engine, Fault, Instance};
 use crate::deployment::manifest::Limits;
+use crate::shared::Access;
 
 /// What a manifest, the ledger and the server say of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct ProgramSettings {
     pub max_payload: usize,
     /// A new instance for each event.
     pub per_event: bool,
+    /// Version of the cells that the code reads and writes, from 1.
+    pub state_version: u32,
 }
 
 /// One component, compiled and linked, with the limits and configuration of its
@@ -34,6 +37,8 @@ pub struct Program {
     pub(super) settings: Arc<ProgramSettings>,
     /// Whether it imports WASI. Those that do not are spared its context.
     pub(super) wasi: bool,
+    /// Whether it uses shared cells or locks.
+    pub(super) shares: bool,
 }
 
 impl Program {
@@ -49,11 +54,13 @@ impl Program {
         settings: ProgramSettings,
     ) -> Result<Arc<Program>, Refusal> {
         let accepted = artifact::accept(engine, wasm)?;
+        artifact::check_migration(accepted.migrates, settings.state_version)?;
         Ok(Arc::new(Program {
             engine: Arc::clone(engine),
             pre: accepted.pre,
             settings: Arc::new(settings),
             wasi: accepted.wasi,
+            shares: accepted.shares,
         }))
     }
 
@@ -63,6 +70,20 @@ impl Program {
     /// The initialisation trapped, took too long or needed too much memory, or
     /// the engine has no instance left.
     pub fn instantiate(self: &Arc<Self>) -> Result<Instance, Fault> {
-        Instance::new(self)
+        Instance::new(self, None)
+    }
+
+    /// The same, for a program that [shares](Program::shares) something.
+    ///
+    /// # Errors
+    /// Those of [`Program::instantiate`].
+    pub fn instantiate_sharing(self: &Arc<Self>, access: Arc<dyn Access>) -> Result<Instance, Fault> {
+        Instance::new(self, Some(access))
+    }
+
+    /// Whether it uses shared cells or locks, so that its groups may be refused for what
+    /// others have changed.
+    pub fn shares(&self) -> bool {
+        self.shares
     }
 }

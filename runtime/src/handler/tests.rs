@@ -96,11 +96,13 @@ fn limits() -> Limits {
         time_ms: 1_000,
         effects_bytes: 512 * 1024,
         log_bytes: 4_096,
+        hops: 64,
     }
 }
 
 fn settings() -> ProgramSettings {
     ProgramSettings {
+        state_version: 1,
         handler: "probe".into(),
         limits: limits(),
         emit: vec!["out.>".into(), "elsewhere.>".into()],
@@ -668,7 +670,7 @@ fn files_that_are_no_handlers_are_refused_with_what_to_do() {
         ),
         (
             component("weir:handler/state@0.2.0"),
-            "this host has weir:handler@0.1.1",
+            "this host has weir:handler@0.1.2",
         ),
         (
             text("(component)"),
@@ -701,12 +703,12 @@ fn files_that_are_no_handlers_are_refused_with_what_to_do() {
 fn inspection_says_what_a_file_is() {
     let inspection = inspect(&engine(), &module(PROBE));
     assert_eq!(inspection.kind, ArtifactKind::CoreModule);
-    assert_eq!(inspection.wit.as_deref(), Some("0.1.1"));
+    assert_eq!(inspection.wit.as_deref(), Some("0.1.2"));
     assert_eq!(inspection.exports, ["handle"]);
     assert!(
         inspection
             .imports
-            .contains(&"weir:handler/output@0.1.1".to_owned()),
+            .contains(&"weir:handler/output@0.1.2".to_owned()),
         "{inspection:?}"
     );
     assert_eq!(inspection.accepted, Ok(()));

@@ -28,6 +28,9 @@ pub struct Append {
     pub data: Bytes,
     /// The fence: the sequence of the last message on `subject`, 0 for none.
     pub expected: Option<u64>,
+    /// A fence on another subject of the stream, and the sequence of its last message.
+    /// Only where `expected` is none, and of no subject that the batch writes before.
+    pub expected_of: Option<(String, u64)>,
     /// Time to live in seconds, at least 1 (`Nats-TTL`).
     pub ttl_s: Option<u64>,
     /// Removes everything that the subject held before (`Nats-Rollup: sub`).

@@ -24,12 +24,18 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const BATCH_HEADER_BYTES: usize = 256;
 
 /// Bytes that an emitted event takes beside its own headers and payload: those of
-/// the batch, the frame of the headers, and the one that names its cause, which
-/// holds a stream's name of 255 bytes and a sequence.
-pub const EMIT_OVERHEAD_BYTES: usize = BATCH_HEADER_BYTES + 384;
+/// the batch, the frame of the headers, the one that names its cause, which holds a
+/// stream's name of 255 bytes and a sequence, and those of its chain.
+pub const EMIT_OVERHEAD_BYTES: usize = BATCH_HEADER_BYTES + 384 + TRACE_BYTES;
+
+/// Bytes of the headers that carry a chain of events on.
+const TRACE_BYTES: usize = 384;
 
 /// Bytes that a timer takes beside its payload: those of the batch, its schedule,
-/// and two subjects that hold a key and a name, three bytes for each of theirs.
-pub const TIMER_OVERHEAD_BYTES: usize = 2 * (3 * (KEY_BYTES_MAX + NAME_BYTES_MAX) + 512) + BATCH_HEADER_BYTES;
+/// two subjects that hold a key and a name, three bytes for each of theirs, and its chain.
+pub const TIMER_OVERHEAD_BYTES: usize =
+    2 * (3 * (KEY_BYTES_MAX + NAME_BYTES_MAX) + 512) + BATCH_HEADER_BYTES + TRACE_BYTES;
+
+const _: () = assert!(super::trace::CORRELATION_BYTES_MAX + 64 < TRACE_BYTES);
 
 const _: () = assert!(EFFECT_MESSAGES_MAX + 50 < BATCH_MESSAGES_MAX);

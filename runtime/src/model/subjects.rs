@@ -10,6 +10,9 @@
 //!   $WEIR.<L>.f.<h>.<g>.<p>                        timers that fired
 //!   $WEIR.<L>.d.<h>.<g>.<p>.<event id>.{m,b}       dead letters: what happened, the original bytes
 //!   $WEIR.<L>.r.<h>.<g>.<p>                        redriven dead letters
+//!   $WEIR.<L>.x.c.<name>                           shared cells: the last message is the value
+//!   $WEIR.<L>.x.l.<name>                           locks: the last message says who holds it
+//!   $WEIR.<L>.x.n                                  nothing; carries what a batch expects elsewhere
 //! KV bucket weir_<L>
 //!   <h>.<g>.<p>.meta                               fence and sentinel of the checkpoints
 //!   <h>.<g>.<p>.<key>.<cell>                       cells; the cell `=timers` holds a key's live timers
@@ -33,6 +36,31 @@ pub const TIMERS_CELL: &str = "=timers";
 /// The subjects that the ledger stream needs beside those of the user.
 pub fn ledger_internal(ledger: &str) -> String {
     format!("$WEIR.{ledger}.>")
+}
+
+/// The last message here is the value of a shared cell.
+pub fn shared_cell(ledger: &str, name: &str) -> String {
+    format!("$WEIR.{ledger}.x.c.{}", token(name))
+}
+
+/// The last message here says who holds a lock.
+pub fn lock(ledger: &str, name: &str) -> String {
+    format!("$WEIR.{ledger}.x.l.{}", token(name))
+}
+
+/// Where all locks are.
+pub fn locks(ledger: &str) -> String {
+    format!("$WEIR.{ledger}.x.l.*")
+}
+
+/// Name of the lock whose messages are on a subject.
+pub fn parse_lock(ledger: &str, subject: &str) -> Option<String> {
+    untoken(subject.strip_prefix(&format!("$WEIR.{ledger}.x.l."))?)
+}
+
+/// Messages that say nothing, and only carry what their batch expects of another subject.
+pub fn nothing(ledger: &str) -> String {
+    format!("$WEIR.{ledger}.x.n")
 }
 
 /// Stream behind the state bucket.
@@ -207,6 +235,11 @@ impl HandlerNames {
 
     pub fn cell(&self, partition: u32, key: &str, cell: &str) -> String {
         self.key(&format!("{partition}.{}.{}", token(key), token(cell)))
+    }
+
+    /// The cell of that name of all keys of a partition.
+    pub fn cell_of_all(&self, partition: u32, cell: &str) -> String {
+        self.key(&format!("{partition}.*.{}", token(cell)))
     }
 
     pub fn timers_cell(&self, partition: u32, key: &str) -> String {

@@ -36,6 +36,8 @@ use crate::log::{self, SharedLog};
 use crate::membership::{Holdings, View};
 use crate::metrics::HandlerMetrics;
 use crate::model::subjects::{HandlerNames, handler_keys, handlers_stream};
+use crate::shared::freed::Freed;
+use crate::shared::reader::{Clock, Reader};
 use crate::source::decode::Decoder;
 use crate::source::feed::{CHUNKS_MAX, Chunk, Feed, FeedHandle};
 use crate::source::progress::SharedProgress;
@@ -53,6 +55,7 @@ pub struct Parts {
     pub host: String,
     pub event_ttl_s: Option<u64>,
     pub budget: Budget,
+    pub freed: Freed,
     pub view: watch::Receiver<Arc<View>>,
     pub holdings: Holdings,
     /// Public NKeys of which one must have signed a deployment; all do if empty.
@@ -457,7 +460,9 @@ impl Running {
             log: parts.log.clone(),
             committer: parts.committer.clone(),
             executor: parts.executor.clone(),
-            starts: Arc::new(Starts::new(parts.log.clone(), names)),
+            starts: Arc::new(Starts::new(parts.log.clone(), names.clone())),
+            shared: Arc::new(Reader::new(parts.log.clone(), names, Clock::System)),
+            freed: parts.freed.clone(),
             metrics: HandlerMetrics::new(&manifest.name, partitions, &streams),
             counters: Arc::default(),
             budget: parts.budget.clone(),
@@ -466,6 +471,7 @@ impl Running {
             lanes: (0..partitions).map(|_| LaneStatus::default()).collect(),
             version,
         });
+        watch_locks(&context);
         let (stop, stopped) = watch::channel(false);
         let (versions, version) = watch::channel(context.clone());
 
@@ -509,10 +515,15 @@ impl Running {
                 .map(|source| (source.stream.clone(), source.subjects.clone()))
                 .collect::<Vec<_>>()
         };
+        let id_of = |version: &Version| {
+            let dedupe = version.manifest.dedupe.as_ref();
+            dedupe.map(|dedupe| dedupe.from.clone())
+        };
         context.names.generation == generation
             && context.manifest.partitions == version.manifest.partitions
             && context.manifest.key == version.manifest.key
             && context.manifest.partition_token == version.manifest.partition_token
+            && id_of(&context) == id_of(version)
             && reads(&context) == reads(version)
     }
 
@@ -523,6 +534,7 @@ impl Running {
                 ..(**context).clone()
             });
         });
+        watch_locks(&self.versions.borrow());
     }
 
     fn shown(&self) -> Shown {
@@ -595,4 +607,11 @@ fn with_token(subject: &str, token: usize, partition: u32) -> String {
     let mut tokens: Vec<&str> = subject.split('.').collect();
     tokens[token - 1] = &number;
     tokens.join(".")
+}
+
+/// Events of a handler that uses locks are told when one is free.
+fn watch_locks(context: &HandlerContext) {
+    if context.program.shares() {
+        context.freed.watch(&context.log, &context.names.ledger);
+    }
 }

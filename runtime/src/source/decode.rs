@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use crate::effects::dead_letter;
 use crate::log::Stored;
+use crate::model::dedupe::id_key;
 use crate::model::event::{Event, FiredTimer};
+use crate::model::hidden::is_hidden;
 use crate::model::key::{KeyFrom, partition};
 use crate::model::limits::KEY_BYTES_MAX;
 use crate::model::position::Position;
 use crate::model::subjects::HandlerNames;
+use crate::model::trace::Trace;
 
 /// Header in which the server names the schedule that a message was copied from (ADR-51).
 const SCHEDULER_HEADER: &str = "Nats-Scheduler";
@@ -23,6 +26,8 @@ pub struct Queued {
     pub stored: u64,
     /// The event is no input for the handler; it is dead-lettered with this reason.
     pub refused: Option<String>,
+    /// The key under which its business id is remembered, if the handler wants that.
+    pub id: Option<Arc<str>>,
     /// Invocations that failed so far, in this process.
     pub attempts: u32,
     /// What it takes while it waits, in bytes.
@@ -36,6 +41,7 @@ impl Queued {
             event,
             stored,
             refused,
+            id: None,
             attempts: 0,
             bytes,
         }
@@ -81,6 +87,8 @@ pub struct Decoder {
     /// Token of the subject, counted from 1, that is the partition; `None` where the
     /// key alone decides.
     pub partition_token: Option<usize>,
+    /// Where an event's business id is; `None` where it is of no account.
+    pub id: Option<KeyFrom>,
     pub names: HandlerNames,
 }
 
@@ -109,8 +117,12 @@ impl Decoder {
     }
 
     fn external(&self, rule: &KeyFrom, stored: Stored) -> (u32, Queued) {
-        let key = match key(rule, &stored) {
+        let key = match find(rule, &stored, "key") {
             Ok(key) if key.is_empty() => Err(format!("the key is empty ({})", rule.describe())),
+            Ok(key) if is_hidden(&key) => Err(format!(
+                "the key {key:?} begins with a zero byte; such keys are Weir's own ({})",
+                rule.describe()
+            )),
             Ok(key) if key.len() > KEY_BYTES_MAX => Err(format!(
                 "the key has {} bytes, at most {KEY_BYTES_MAX} are allowed ({})",
                 key.len(),
@@ -144,6 +156,16 @@ impl Decoder {
                 named.unwrap_or(by_key)
             }
         };
+        let id = match self.id.as_ref().filter(|_| refused.is_none()) {
+            None => None,
+            Some(rule) => match business_id(rule, &stored) {
+                Ok(id) => Some(id_key(&id)),
+                Err(reason) => {
+                    refused = Some(reason);
+                    None
+                }
+            },
+        };
         let time = stored.time;
         let event = Event {
             source: self.source,
@@ -157,7 +179,11 @@ impl Decoder {
             headers: stored.headers,
             data: stored.data,
         };
-        (partition, Queued::new(event, time, refused))
+        let queued = Queued {
+            id,
+            ..Queued::new(event, time, refused)
+        };
+        (partition, queued)
     }
 
     /// A timer that fired or a redriven dead letter. Nobody but Weir writes these,
@@ -222,7 +248,7 @@ impl Decoder {
                 name: name.into(),
                 generation,
             }),
-            headers: Vec::new(),
+            headers: Trace::only(stored.headers),
             subject: stored.subject,
             data: stored.data,
         })
@@ -262,7 +288,21 @@ impl Decoder {
     }
 }
 
-fn key<'a>(rule: &KeyFrom, stored: &'a Stored) -> Result<Cow<'a, str>, String> {
+/// The id by which a handler knows an event that it has had before.
+fn business_id<'a>(rule: &KeyFrom, stored: &'a Stored) -> Result<Cow<'a, str>, String> {
+    let id = find(rule, stored, "business id").map_err(|reason| format!("[dedupe]: {reason}"))?;
+    if id.is_empty() || id.len() > KEY_BYTES_MAX {
+        return Err(format!(
+            "[dedupe]: the business id ({}) has {} bytes; 1 to {KEY_BYTES_MAX} are allowed",
+            rule.describe(),
+            id.len()
+        ));
+    }
+    Ok(id)
+}
+
+/// What a rule finds in a message; `what` it is, for the error.
+fn find<'a>(rule: &KeyFrom, stored: &'a Stored, what: &str) -> Result<Cow<'a, str>, String> {
     match rule {
         KeyFrom::Subject => Ok(Cow::Borrowed(&stored.subject)),
         KeyFrom::Header(name) => stored
@@ -277,18 +317,18 @@ fn key<'a>(rule: &KeyFrom, stored: &'a Stored) -> Result<Cow<'a, str>, String> {
             .ok_or_else(|| format!("the subject {} has no token {n}", stored.subject)),
         KeyFrom::Json(pointer) => {
             let value: serde_json::Value = serde_json::from_slice(&stored.data)
-                .map_err(|e| format!("the payload is not JSON, which the key `{pointer}` needs: {e}"))?;
+                .map_err(|e| format!("the payload is not JSON, which the {what} `{pointer}` needs: {e}"))?;
             match value.pointer(pointer) {
                 Some(serde_json::Value::String(text)) => Ok(Cow::Owned(text.clone())),
                 Some(serde_json::Value::Number(number)) => Ok(Cow::Owned(number.to_string())),
                 Some(serde_json::Value::Bool(truth)) => Ok(Cow::Owned(truth.to_string())),
                 Some(serde_json::Value::Null) => {
-                    Err(format!("the payload's `{pointer}` is null, and it is the key"))
+                    Err(format!("the payload's `{pointer}` is null, and it is the {what}"))
                 }
                 Some(_) => Err(format!(
                     "the payload's `{pointer}` is not a string, number or boolean"
                 )),
-                None => Err(format!("the payload has no `{pointer}`, and it is the key")),
+                None => Err(format!("the payload has no `{pointer}`, and it is the {what}")),
             }
         }
     }

@@ -84,21 +84,31 @@ impl Cells {
 
     /// Puts a key as it is in the bucket, or in the log after it.
     pub fn insert(&mut self, key: Arc<str>, state: KeyState, written: u64) {
+        self.restore(key, Arc::new(state), written);
+    }
+
+    /// A key's state, now the most recently used. `None`: not loaded.
+    pub fn get(&mut self, key: &str) -> Option<&Arc<KeyState>> {
+        self.keys.get(key).map(|entry| &entry.state)
+    }
+
+    /// Number of the last group that wrote the key; 0 if none did.
+    pub fn written(&self, key: &str) -> u64 {
+        self.keys.peek(key).map_or(0, |entry| entry.written)
+    }
+
+    /// Puts a key back as it was before it was changed.
+    pub fn restore(&mut self, key: Arc<str>, state: Arc<KeyState>, written: u64) {
         let bytes = bytes(&key, &state);
         self.bytes += bytes;
         let entry = Entry {
-            state: Arc::new(state),
+            state,
             bytes,
             written,
         };
         if let Some(before) = self.keys.put(key, entry) {
             self.bytes -= before.bytes;
         }
-    }
-
-    /// A key's state, now the most recently used. `None`: not loaded.
-    pub fn get(&mut self, key: &str) -> Option<&Arc<KeyState>> {
-        self.keys.get(key).map(|entry| &entry.state)
     }
 
     /// Changes a key's state in group number `group`.

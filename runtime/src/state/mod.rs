@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::model::hidden::{VERSION_CELL, is_hidden};
+
 pub mod cells;
 pub mod checkpoint;
 pub mod dirty;
@@ -26,6 +28,26 @@ pub mod replay;
 pub struct KeyState {
     pub cells: BTreeMap<Box<str>, Bytes>,
     pub timers: BTreeMap<Box<str>, LiveTimer>,
+}
+
+impl KeyState {
+    /// Cells that are the handler's.
+    pub fn visible(&self) -> impl Iterator<Item = (&Box<str>, &Bytes)> {
+        // Hidden names are the first in byte order.
+        self.cells.iter().skip_while(|(name, _)| is_hidden(name))
+    }
+
+    /// Number of cells that are the handler's.
+    pub fn visible_len(&self) -> usize {
+        self.cells.len() - self.cells.keys().take_while(|name| is_hidden(name)).count()
+    }
+
+    /// The version of the cells' contents (`state_version` in `handler.toml`), from 1.
+    pub fn version(&self) -> u32 {
+        let written = self.cells.get(VERSION_CELL);
+        let version = written.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        version.unwrap_or(1)
+    }
 }
 
 /// A timer that is set and has not fired.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::{load, replay};
 use crate::commit::record::{self, Record, Watermark};
 use crate::log::{self, Log, Snapshot};
+use crate::model::hidden::is_hidden;
 use crate::model::key::partition;
 use crate::model::subjects::{HandlerNames, bucket_stream};
 
@@ -76,9 +77,8 @@ pub async fn get(
         }
     };
     Ok(state
-        .cells
-        .into_iter()
-        .map(|(cell, value)| (cell.into(), value))
+        .visible()
+        .map(|(cell, value)| (cell.to_string(), value.clone()))
         .collect())
 }
 
@@ -130,6 +130,9 @@ async fn cells(
             let Some((_, key, Some(cell))) = names.parse_cell(&stored.subject) else {
                 continue;
             };
+            if is_hidden(&key) || is_hidden(&cell) {
+                continue;
+            }
             if stored.header(load::OPERATION_HEADER).is_some() {
                 cells.remove(&(key, cell));
             } else if key.starts_with(prefix) {
@@ -140,8 +143,9 @@ async fn cells(
     for (sequence, record, subject) in records {
         let after = record.watermark.map_or(0, |w| w.record);
         let dirty = replay::deltas(log, &names.ledger, subject, after, *sequence).await?;
-        for (key, changed) in dirty.iter().filter(|(key, _)| key.starts_with(prefix)) {
-            for (cell, value) in &changed.cells {
+        let wanted = |key: &str| key.starts_with(prefix) && !is_hidden(key);
+        for (key, changed) in dirty.iter().filter(|(key, _)| wanted(key)) {
+            for (cell, value) in changed.cells.iter().filter(|(cell, _)| !is_hidden(cell)) {
                 let name = (key.to_string(), cell.to_string());
                 match value {
                     Some(_) => cells.insert(name),

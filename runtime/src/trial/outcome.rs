@@ -10,6 +10,7 @@ use crate::effects::dead_letter::DeadLetter;
 use crate::log::Append;
 use crate::model::event::{Event, Headers};
 use crate::model::subjects::HandlerNames;
+use crate::model::trace::{CORRELATION_HEADER, HOPS_HEADER};
 use crate::state::KeyState;
 
 /// All that is shown of one event.
@@ -119,7 +120,9 @@ impl Outcome {
             self.timers.push(TimerChange { name, set });
         } else if !message.subject.starts_with('$') {
             let mut headers = message.headers.clone();
-            headers.retain(|(name, _)| name != CAUSE_HEADER && name != BY_HEADER);
+            headers.retain(|(name, _)| {
+                ![CAUSE_HEADER, BY_HEADER, CORRELATION_HEADER, HOPS_HEADER].contains(&name.as_str())
+            });
             self.emits.push(Emitted {
                 subject: message.subject.clone(),
                 headers,

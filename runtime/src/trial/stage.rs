@@ -19,17 +19,21 @@ use crate::config;
 use crate::deployment::compile::compile;
 use crate::deployment::plugins::Deployed;
 use crate::dispatch::context::{Budget, HandlerContext, LaneStatus, Version, source_names};
-use crate::dispatch::execute::{Ended, GROUP_EVENTS_MAX, Workspace, is_stale};
+use crate::dispatch::execute::{Ended, Workspace, is_stale};
 use crate::dispatch::executor::Executor;
+use crate::dispatch::parked::{PARKED_MAX, Parked};
 use crate::dispatch::start::Starts;
 use crate::handler::{CodeCache, Engine};
 use crate::ledger;
 use crate::log::memory::MemoryLog;
 use crate::log::{Append, Log, Stored, StreamSettings};
 use crate::metrics::HandlerMetrics;
+use crate::model::event::Event;
 use crate::model::position::Position;
 use crate::model::subjects::{FIRST_GENERATION, HandlerNames};
 use crate::runtime;
+use crate::shared::freed::Freed;
+use crate::shared::reader::{Clock, Reader};
 use crate::source::decode::{Decoded, Decoder, Queued};
 use crate::state::cells::Cells;
 
@@ -94,6 +98,8 @@ pub struct Summary {
     pub timers: usize,
     pub emits: usize,
     pub dead_letters: usize,
+    /// Events that waited for a lock to the end.
+    pub parked: usize,
     /// Timers, by key and name, that were still set when the trial ended because
     /// they set themselves again [`FIRES_AFTER_LAST_MAX`] times.
     pub endless: BTreeSet<(String, String)>,
@@ -152,7 +158,9 @@ impl Stage {
             log: shared.clone(),
             committer: Committer::start(shared.clone(), &ledger.name, Attempts::new("test")),
             executor: Executor::start(1).context("starting the execution thread")?,
-            starts: Arc::new(Starts::new(shared, names.clone())),
+            starts: Arc::new(Starts::new(shared.clone(), names.clone())),
+            shared: Arc::new(Reader::new(shared, names.clone(), Clock::Partition)),
+            freed: Freed::default(),
             metrics: HandlerMetrics::new(&manifest.name, manifest.partitions, &sources),
             counters: Arc::default(),
             budget: Budget::new(runtime::WAITING_BYTES, CELLS_BYTES),
@@ -205,9 +213,12 @@ impl Stage {
                 self.count(&outcome);
                 show(&outcome)?;
             }
+            self.unpark(&mut show).await?;
         }
         let mut fired = BTreeMap::new();
         self.fire_until(u64::MAX, Some(&mut fired), &mut show).await?;
+        let workspaces = self.partitions.values().filter_map(|p| p.workspace.as_ref());
+        self.summary.parked = workspaces.map(|workspace| workspace.parked.len()).sum();
         Ok(self.summary)
     }
 
@@ -314,7 +325,33 @@ impl Stage {
             );
         }
         self.count(&outcome);
-        show(&outcome)
+        show(&outcome)?;
+        self.unpark(show).await
+    }
+
+    /// Tries events again that wait for a lock, as long as that gets any of them further.
+    async fn unpark(&mut self, show: &mut impl FnMut(&Outcome) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        loop {
+            let mut ready = None;
+            for (number, partition) in &mut self.partitions {
+                let Some(workspace) = &mut partition.workspace else {
+                    continue;
+                };
+                // Locks that others still hold are found to be so, and nothing is gained.
+                workspace.parked.wake(None);
+                if let Some(first) = workspace.parked.first_ready() {
+                    ready = ready.or(Some((*number, first.event.clone())));
+                }
+            }
+            let Some((number, event)) = ready else {
+                return Ok(());
+            };
+            let Some(outcome) = self.play(number, event, None).await? else {
+                return Ok(());
+            };
+            self.count(&outcome);
+            show(&outcome)?;
+        }
     }
 
     fn advance(&self, to: u64) {
@@ -328,6 +365,17 @@ impl Stage {
             other => bail!("only events are delivered, not {other:?}"),
         };
         let event = queued.event.clone();
+        self.play(number, event, Some(queued)).await
+    }
+
+    /// Runs one event, or without it the first parked one that is ready, and commits what
+    /// it did. `None`: it did not come to its turn, or was a timer of no account.
+    async fn play(
+        &mut self,
+        number: u32,
+        event: Event,
+        queued: Option<Queued>,
+    ) -> anyhow::Result<Option<Outcome>> {
         let mut partition = self.partitions.remove(&number).unwrap_or_default();
         let mut workspace = match partition.workspace.take() {
             Some(workspace) => workspace,
@@ -337,18 +385,18 @@ impl Stage {
         let stale = is_stale(&event, &before);
         let (mut workspace, course) = self.execute(workspace, number, queued).await?;
 
-        let (group, _) = workspace.take_group();
-        let events = group.events;
+        let (group, ..) = workspace.take_group();
+        let (events, shares) = (group.events, group.shares());
         let (messages, keys) = group.finish(&self.context.names, number);
         let outcome = Outcome::read(&self.context.names, &event, &before, (&messages, &keys), course);
         for delta in &keys {
             self.timers.update(delta);
         }
         let record = self.record(&workspace, &partition, keys, events);
-        partition.record = self.commit(number, messages, record).await?;
+        partition.record = self.commit(number, messages, shares, record).await?;
         partition.workspace = Some(workspace);
         self.partitions.insert(number, partition);
-        Ok((!stale).then_some(outcome))
+        Ok((!stale && events > 0).then_some(outcome))
     }
 
     /// As a partition is that no host had before.
@@ -368,9 +416,12 @@ impl Stage {
             group: Group::default(),
             number: 1,
             blank: true,
-            group_events_max: GROUP_EVENTS_MAX,
+            // What each of them did is shown.
+            group_events_max: 1,
             sealed: false,
             untakeable: None,
+            parked: Parked::default(),
+            undo: None,
         }
     }
 
@@ -380,10 +431,12 @@ impl Stage {
         &self,
         mut workspace: Box<Workspace>,
         partition: u32,
-        queued: Queued,
+        queued: Option<Queued>,
     ) -> anyhow::Result<(Box<Workspace>, Course)> {
-        workspace.waiting_bytes += queued.bytes;
-        workspace.events.push_back(queued);
+        if let Some(queued) = queued {
+            workspace.waiting_bytes += queued.bytes;
+            workspace.events.push_back(queued);
+        }
         let mut attempts: Vec<Attempt> = Vec::new();
         loop {
             let (context, dispatch) = (self.context.clone(), self.lines.dispatch.clone());
@@ -395,7 +448,11 @@ impl Stage {
             (workspace, ended) = ran.await.context("the host broke an invariant of its own")?;
             match ended {
                 Ended::Waiting => break,
-                Ended::Retry { reason } => {
+                Ended::Full if !workspace.group.is_empty() => break,
+                Ended::Retry { .. } if workspace.parked.len() == PARKED_MAX => {
+                    bail!("more than {PARKED_MAX} events wait for locks that nobody gives back")
+                }
+                Ended::Retry { reason, .. } => {
                     // The next attempt is the same one again, and logs the same.
                     self.lines.take();
                     attempts.push(Attempt {
@@ -430,12 +487,19 @@ impl Stage {
         }
     }
 
-    async fn commit(&self, partition: u32, messages: Vec<Append>, record: Record) -> anyhow::Result<u64> {
+    async fn commit(
+        &self,
+        partition: u32,
+        messages: Vec<Append>,
+        shares: bool,
+        record: Record,
+    ) -> anyhow::Result<u64> {
         let (reply, settled) = oneshot::channel();
         let message = record.message(self.context.names.record(partition));
         let submission = Submission {
             messages,
             record: message,
+            shares,
             reply,
         };
         self.context.committer.submit(submission).await;

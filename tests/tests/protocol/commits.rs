@@ -41,6 +41,7 @@ impl Sender {
             };
             self.committer
                 .submit(Submission {
+                    shares: false,
                     messages: vec![emit],
                     record,
                     reply,
@@ -75,6 +76,7 @@ fn record() -> weir::commit::record::Record {
         keys: Vec::new(),
         key_rule: String::new(),
         events: 1,
+        parked: None,
     }
 }
 

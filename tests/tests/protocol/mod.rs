@@ -4,9 +4,12 @@
 //! `log_conformance`.
 
 mod commits;
+mod dedupe;
 mod failures;
 mod identity;
+mod migrations;
 mod ownership;
+mod shared;
 mod sources;
 mod state;
 mod timers;

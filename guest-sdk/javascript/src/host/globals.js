@@ -5,7 +5,7 @@
 // is built. Here it is seeded by the host, anew for each event, when the event
 // first asks. `Date` needs nothing: its clock is the host's, which stands.
 
-import log from "weir:handler/log@0.1.1";
+import log from "weir:handler/log@0.1.2";
 import random from "wasi:random/random@0.2.0";
 
 import { line } from "../format.js";

@@ -1,10 +1,10 @@
 // The host's functions inside a component: the imports of the WIT world.
 
-import config from "weir:handler/config@0.1.1";
-import log from "weir:handler/log@0.1.1";
-import output from "weir:handler/output@0.1.1";
-import state from "weir:handler/state@0.1.1";
-import timers from "weir:handler/timers@0.1.1";
+import config from "weir:handler/config@0.1.2";
+import log from "weir:handler/log@0.1.2";
+import output from "weir:handler/output@0.1.2";
+import state from "weir:handler/state@0.1.2";
+import timers from "weir:handler/timers@0.1.2";
 
 import { Reject, Retry, reasonOf } from "../failure.js";
 import { withStack } from "../format.js";

@@ -1,4 +1,4 @@
-//! The `#[handler]` attribute. Documented and re-exported by `weir-guest`,
+//! The `#[handler]` and `#[migrate]` attributes. Documented and re-exported by `weir-guest`,
 //! which is the crate to depend on.
 
 use proc_macro::TokenStream;
@@ -9,7 +9,8 @@ use syn::{Error, ItemFn, parse_macro_input};
 #[proc_macro_attribute]
 pub fn handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let function = parse_macro_input!(item as ItemFn);
-    if let Err(error) = check(&arguments, &function) {
+    let takes = "one argument: fn handle(event: weir_guest::Event) -> weir_guest::Result";
+    if let Err(error) = check("handler", takes, &arguments, &function) {
         return error.into_compile_error().into();
     }
     let name = &function.sig.ident;
@@ -36,30 +37,58 @@ pub fn handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
     .into()
 }
 
-fn check(arguments: &TokenStream, function: &ItemFn) -> Result<(), Error> {
+/// Makes a function the migration of this component's state. See `weir_guest::migrate`.
+#[proc_macro_attribute]
+pub fn migrate(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    let takes = "the version that it begins with: fn migrate(from: u32) -> weir_guest::Result";
+    if let Err(error) = check("migrate", takes, &arguments, &function) {
+        return error.into_compile_error().into();
+    }
+    let name = &function.sig.ident;
+    quote! {
+        #function
+
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            struct Migration;
+
+            impl ::weir_guest::migration::Guest for Migration {
+                fn migrate(from: u32) -> ::core::result::Result<(), ::weir_guest::bindings::Failure> {
+                    ::weir_guest::invoke_migration(from, #name)
+                }
+            }
+
+            ::weir_guest::migration::export!(Migration with_types_in ::weir_guest::migration);
+        };
+    }
+    .into()
+}
+
+fn check(attribute: &str, takes: &str, arguments: &TokenStream, function: &ItemFn) -> Result<(), Error> {
     let signature = &function.sig;
     if !arguments.is_empty() {
         return Err(Error::new_spanned(
             &signature.ident,
-            "#[handler] takes no arguments; sources, key and limits are in handler.toml",
+            format!("#[{attribute}] takes no arguments; sources, key and limits are in handler.toml"),
         ));
     }
     if let Some(token) = &signature.asyncness {
         return Err(Error::new_spanned(
             token,
-            "a handler is not async: host calls return at once",
+            format!("#[{attribute}] is not for an async function: host calls return at once"),
         ));
     }
     if !signature.generics.params.is_empty() {
         return Err(Error::new_spanned(
             &signature.generics,
-            "a handler has no generic parameters",
+            format!("a function with #[{attribute}] has no generic parameters"),
         ));
     }
     if signature.inputs.len() != 1 {
         return Err(Error::new_spanned(
             &signature.ident,
-            "a handler takes one argument: fn handle(event: weir_guest::Event) -> weir_guest::Result",
+            format!("a function with #[{attribute}] takes {takes}"),
         ));
     }
     Ok(())

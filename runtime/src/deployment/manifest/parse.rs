@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use toml::Spanned;
 
-use super::{InstanceMode, KeyFrom, Limits, Manifest, Retry, Source};
+use super::{Dedupe, InstanceMode, KeyFrom, Limits, Manifest, Retry, Source};
 use crate::log::Start;
 use crate::model::pattern;
 use crate::toml_file::{Document, Error};
@@ -21,8 +21,10 @@ struct File {
     version: String,
     partitions: Option<Spanned<i64>>,
     instance: Option<Spanned<String>>,
+    state_version: Option<Spanned<i64>>,
     source: Spanned<Vec<Spanned<SourceTable>>>,
     key: Option<Spanned<KeyTable>>,
+    dedupe: Option<Spanned<DedupeTable>>,
     partition: Option<PartitionTable>,
     #[serde(default)]
     emit: EmitTable,
@@ -64,6 +66,14 @@ struct KeyTable {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct DedupeTable {
+    header: Option<Spanned<String>>,
+    json: Option<Spanned<String>>,
+    window: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct PartitionTable {
     subject_token: Spanned<i64>,
 }
@@ -82,6 +92,7 @@ struct LimitsTable {
     time_ms: Option<Spanned<i64>>,
     effects_bytes: Option<Spanned<i64>>,
     log_bytes: Option<Spanned<i64>>,
+    hops: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -108,11 +119,20 @@ pub(super) fn manifest(document: Document<'_>, is_here: bool) -> Result<Manifest
             .unwrap_or(super::PARTITIONS_DEFAULT),
         sources,
         key: key(document, file.key)?,
+        dedupe: dedupe(document, file.dedupe)?,
         emit: emit(document, file.emit)?,
         limits: limits(document, file.limits)?,
         retry: retry(document, file.retry)?,
         config: file.config,
         instance: instance(document, file.instance)?,
+        state_version: integer(
+            document,
+            "state_version",
+            file.state_version,
+            1,
+            super::STATE_VERSION_MAX,
+        )?
+        .unwrap_or(1),
     })
 }
 
@@ -267,17 +287,7 @@ fn key(document: Document<'_>, table: Option<Spanned<KeyTable>>) -> Result<KeyFr
             header: Some(header),
             subject_token: None,
             json: None,
-        } => {
-            let name = header.get_ref();
-            if name.is_empty() || name.contains(':') || has_space(name) {
-                return Err(document.error(
-                    header.span(),
-                    "key.header",
-                    format!("`{name}` is no header name"),
-                ));
-            }
-            Ok(KeyFrom::Header(header.into_inner()))
-        }
+        } => header_name(document, "key.header", header),
         KeyTable {
             header: None,
             subject_token: Some(token),
@@ -290,25 +300,62 @@ fn key(document: Document<'_>, table: Option<Spanned<KeyTable>>) -> Result<KeyFr
             header: None,
             subject_token: None,
             json: Some(json),
-        } => {
-            if !is_pointer(json.get_ref()) {
-                return Err(document.error(
-                    json.span(),
-                    "key.json",
-                    format!(
-                        "`{}` is no JSON pointer, like \"/customer/id\" (RFC 6901)",
-                        json.get_ref()
-                    ),
-                ));
-            }
-            Ok(KeyFrom::Json(json.into_inner()))
-        }
+        } => pointer(document, "key.json", json),
         _ => Err(document.error(
             span,
             "key",
             "exactly one of header, subject_token and json; without [key] the subject is the key",
         )),
     }
+}
+
+fn header_name(document: Document<'_>, field: &str, header: Spanned<String>) -> Result<KeyFrom, Error> {
+    let name = header.get_ref();
+    if name.is_empty() || name.contains(':') || has_space(name) {
+        return Err(document.error(header.span(), field, format!("`{name}` is no header name")));
+    }
+    Ok(KeyFrom::Header(header.into_inner()))
+}
+
+fn pointer(document: Document<'_>, field: &str, json: Spanned<String>) -> Result<KeyFrom, Error> {
+    if !is_pointer(json.get_ref()) {
+        let problem = format!(
+            "`{}` is no JSON pointer, like \"/customer/id\" (RFC 6901)",
+            json.get_ref()
+        );
+        return Err(document.error(json.span(), field, problem));
+    }
+    Ok(KeyFrom::Json(json.into_inner()))
+}
+
+fn dedupe(document: Document<'_>, table: Option<Spanned<DedupeTable>>) -> Result<Option<Dedupe>, Error> {
+    let Some(table) = table else { return Ok(None) };
+    let span = table.span();
+    let table = table.into_inner();
+    let from = match (table.header, table.json) {
+        (Some(header), None) => header_name(document, "dedupe.header", header)?,
+        (None, Some(json)) => pointer(document, "dedupe.json", json)?,
+        _ => {
+            return Err(document.error(
+                span,
+                "dedupe",
+                "exactly one of header and json says where the id is",
+            ));
+        }
+    };
+    let window = crate::config::duration(table.window.get_ref())
+        .map_err(|problem| document.error(table.window.span(), "dedupe.window", problem))?;
+    let seconds = super::DEDUPE_WINDOW_S_MIN..=super::DEDUPE_WINDOW_S_MAX;
+    if !seconds.contains(&window.as_secs()) {
+        let problem = format!(
+            "`{}` must be from {} s to {} s",
+            table.window.get_ref(),
+            seconds.start(),
+            seconds.end()
+        );
+        return Err(document.error(table.window.span(), "dedupe.window", problem));
+    }
+    Ok(Some(Dedupe { from, window }))
 }
 
 /// Whether a string is a JSON pointer to a member: `/`, and `~` only as `~0` or `~1`.
@@ -360,6 +407,8 @@ fn limits(document: Document<'_>, table: LimitsTable) -> Result<Limits, Error> {
             super::LOG_BYTES_MAX,
         )?
         .unwrap_or(super::LOG_BYTES_DEFAULT),
+        hops: integer(document, "limits.hops", table.hops, 1, super::HOPS_MAX)?
+            .unwrap_or(super::HOPS_DEFAULT),
     })
 }
 

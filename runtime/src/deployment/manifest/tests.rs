@@ -82,12 +82,14 @@ fn a_whole_manifest() {
             ],
             key: KeyFrom::Json("/customer/id".into()),
             partition_token: None,
+            dedupe: None,
             emit: vec!["stats.>".into()],
             limits: Limits {
                 memory_mib: 32,
                 time_ms: 5,
                 effects_bytes: 1000,
                 log_bytes: 10,
+                hops: 64,
             },
             retry: Retry {
                 attempts: 1,
@@ -95,6 +97,7 @@ fn a_whole_manifest() {
             },
             config: BTreeMap::from([("threshold_minutes".into(), "30".into())]),
             instance: InstanceMode::PerEvent,
+            state_version: 1,
         }
     );
 }
@@ -399,6 +402,18 @@ fn the_documented_limits_are_the_constants() {
         ("limits.effects_bytes, default", EFFECTS_BYTES_DEFAULT),
         ("limits.log_bytes", LOG_BYTES_MAX),
         ("limits.log_bytes, default", LOG_BYTES_DEFAULT),
+        ("limits.hops", HOPS_MAX as usize),
+        ("limits.hops, default", HOPS_DEFAULT as usize),
+        ("state_version", STATE_VERSION_MAX as usize),
+        ("dedupe.window", DEDUPE_WINDOW_S_MAX as usize),
+        ("shared cells and locks per event", crate::shared::USES_MAX),
+        ("lock, shortest time", crate::shared::lock::TTL_MS_MIN as usize),
+        ("lock, longest time", crate::shared::lock::TTL_MS_MAX as usize),
+        ("events that wait for locks", crate::dispatch::parked::PARKED_MAX),
+        (
+            "bytes of events that wait for locks",
+            crate::dispatch::parked::PARKED_BYTES_MAX,
+        ),
         ("retry.attempts", ATTEMPTS_MAX as usize),
         ("retry.attempts, default", ATTEMPTS_DEFAULT as usize),
         ("retry.backoff_ms", BACKOFF_MS_MAX as usize),
@@ -420,6 +435,48 @@ fn the_documented_limits_are_the_constants() {
         assert!(page.contains(&row), "docs/limits.md lacks the row: {row}");
     }
     assert!(page.contains(&format!("| retry.backoff_ms, default | {BACKOFF_MS_DEFAULT:?} |")));
+}
+
+#[test]
+fn business_ids() {
+    let parse = |table: &str| {
+        let text = format!(
+            "name = \"h\"\ncomponent = \"h.wasm\"\n[[source]]\nstream = \"S\"\nsubjects = [\"a\"]\n[dedupe]\n{table}\n"
+        );
+        Manifest::parse_deployed(Path::new("handler.toml"), &text)
+    };
+    let by_header = parse("header = \"Nats-Msg-Id\"\nwindow = \"7d\"").expect("a header");
+    let expected = Dedupe {
+        from: KeyFrom::Header("Nats-Msg-Id".into()),
+        window: std::time::Duration::from_secs(7 * 86_400),
+    };
+    assert_eq!(by_header.dedupe, Some(expected));
+    let by_pointer = parse("json = \"/order/id\"\nwindow = \"90s\"").expect("a pointer");
+    assert_eq!(
+        by_pointer.dedupe.map(|d| d.from),
+        Some(KeyFrom::Json("/order/id".into()))
+    );
+    for (table, part) in [
+        ("window = \"7d\"", "handler.toml:6:1: dedupe: exactly one of"),
+        ("header = \"A\"\njson = \"/a\"\nwindow = \"7d\"", "exactly one of"),
+        (
+            "header = \"A b\"\nwindow = \"7d\"",
+            "dedupe.header: `A b` is no header name",
+        ),
+        (
+            "json = \"a\"\nwindow = \"7d\"",
+            "dedupe.json: `a` is no JSON pointer",
+        ),
+        (
+            "header = \"A\"\nwindow = \"soon\"",
+            "handler.toml:8:10: dedupe.window:",
+        ),
+        ("header = \"A\"\nwindow = \"999w\"", "must be from 1 s to"),
+        ("header = \"A\"", "missing field `window`"),
+    ] {
+        let error = parse(table).expect_err(table).to_string();
+        assert!(error.contains(part), "{table}: {error}");
+    }
 }
 
 #[test]

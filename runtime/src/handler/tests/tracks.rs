@@ -66,11 +66,11 @@ fn a_breaking_version_is_served_beside_the_one_before() {
 
     // A guest of the next version: other imports, another export.
     let component = next_component(&engine);
-    let mut store = Store::new(&engine.wasmtime, Host::new(Arc::clone(&settings), false));
+    let mut store = Store::new(&engine.wasmtime, Host::new(Arc::clone(&settings), false, None));
     store.limiter(|host| &mut host.limiter);
     store.set_epoch_deadline(Engine::ticks(limits().time_ms));
     let guest = next::Handler::instantiate(&mut store, &component, &linker).expect("it starts");
-    store.data_mut().begin("S:1", &state(&[], &[]));
+    store.data_mut().begin("S:1", &"k".into(), 0, &state(&[], &[]));
     let emitted = guest.call_handle(&mut store, "k", b"new").expect("it runs");
     let effects = store.data_mut().end();
     assert_eq!((emitted, effects.emits.len()), (2, 2));
@@ -90,6 +90,7 @@ fn a_breaking_version_is_served_beside_the_one_before() {
         pre: HandlerPre::new(pre).expect("it exports handle"),
         settings,
         wasi: false,
+        shares: false,
     });
     let mut instance = program.instantiate().expect("it starts");
     let script = script().emit("out.today", "old");

@@ -33,6 +33,7 @@ const BATCH_ID: HeaderName = HeaderName::from_static("Nats-Batch-Id");
 const BATCH_SEQUENCE: HeaderName = HeaderName::from_static("Nats-Batch-Sequence");
 const BATCH_COMMIT: HeaderName = HeaderName::from_static("Nats-Batch-Commit");
 const TTL: HeaderName = HeaderName::from_static("Nats-TTL");
+const EXPECTED_SUBJECT: HeaderName = HeaderName::from_static("Nats-Expected-Last-Subject-Sequence-Subject");
 const ROLLUP: HeaderName = HeaderName::from_static("Nats-Rollup");
 const SCHEDULE: HeaderName = HeaderName::from_static("Nats-Schedule");
 const SCHEDULE_TARGET: HeaderName = HeaderName::from_static("Nats-Schedule-Target");
@@ -207,6 +208,11 @@ fn headers(append: &Append) -> Result<HeaderMap, AppendError> {
     }
     if let Some(expected) = append.expected {
         map.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(expected));
+    }
+    if let Some((subject, expected)) = &append.expected_of {
+        map.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, HeaderValue::from(*expected));
+        let subject = HeaderValue::from_str(subject).map_err(|error| refused(0, error))?;
+        map.insert(EXPECTED_SUBJECT, subject);
     }
     if let Some(ttl_s) = append.ttl_s {
         map.insert(TTL, format!("{ttl_s}s"));

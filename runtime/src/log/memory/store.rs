@@ -147,7 +147,14 @@ impl Store {
                 return refuse(10111, "rollup not permitted".into());
             }
             let first_of_subject = written.insert(subject);
-            let Some(expected) = append.expected else { continue };
+            let elsewhere = append.expected_of.as_ref();
+            let (subject, expected, first_of_subject) = match (append.expected, elsewhere) {
+                (Some(expected), _) => (subject, expected, first_of_subject),
+                (None, Some((subject, expected))) => {
+                    (subject.as_str(), *expected, !written.contains(&**subject))
+                }
+                (None, None) => continue,
+            };
             if !first_of_subject {
                 // As on a server: the batch itself is under way on that subject.
                 return Err(AppendError::Busy {
@@ -297,6 +304,10 @@ fn stored_headers(append: &Append, place: Option<usize>) -> Headers {
     let mut add = |name: &str, value: String| headers.push((name.into(), value));
     if let Some(expected) = append.expected {
         add("Nats-Expected-Last-Subject-Sequence", expected.to_string());
+    }
+    if let Some((subject, expected)) = &append.expected_of {
+        add("Nats-Expected-Last-Subject-Sequence", expected.to_string());
+        add("Nats-Expected-Last-Subject-Sequence-Subject", subject.clone());
     }
     if let Some(place) = place {
         add("Nats-Batch-Sequence", place.to_string());

@@ -7,6 +7,7 @@ fn decoder(key: Option<KeyFrom>) -> Decoder {
         key,
         partitions: 4,
         partition_token: None,
+        id: None,
         names: HandlerNames::new("L", "h", 1),
     }
 }

@@ -1,0 +1,283 @@
+//! Rule 15: shared cells and locks.
+
+use std::time::Duration;
+
+use weir::deployment::plugins::Deployed;
+use weir::model::key::partition;
+use weir_tests::inproc::*;
+use weir_tests::plugins::SHARER;
+
+const PARTITIONS: u32 = 2;
+
+fn sharer(partitions: u32) -> Deployed {
+    let manifest = format!(
+        "partitions = {partitions}\n\
+         [[source]]\nstream = \"{SOURCE}\"\nsubjects = [\"events.>\"]\n\
+         [key]\nsubject_token = 2\n[emit]\nsubjects = [\"out.>\"]\n"
+    );
+    handler("sharer", SHARER, &manifest)
+}
+
+/// Two keys, of partitions 0 and 1.
+fn keys() -> (String, String) {
+    (key_in(0, PARTITIONS, 0), key_in(1, PARTITIONS, 0))
+}
+
+/// Waits until a key's event at `sequence` is committed.
+async fn handled(world: &World, key: &str, sequence: u64) {
+    eventually("the event is committed", async || {
+        world.position("sharer", partition(key, PARTITIONS)).await >= sequence
+    })
+    .await;
+}
+
+/// A host whose next commit of partition 0 waits until the test releases it.
+async fn holding(world: &World) -> TestHost {
+    let host = world.host("a", &[sharer(PARTITIONS)]).await;
+    host.next_of(Kind::Commit, ".0", Fate::Hold);
+    host
+}
+
+async fn is_held(host: &TestHost) {
+    eventually("the commit is on its way", async || {
+        host.sent(Kind::Commit)
+            .iter()
+            .any(|sent| sent.records.iter().any(|record| record.ends_with(".0")))
+    })
+    .await;
+}
+
+/// Of two that read the same number and add to it, the slower one adds again.
+#[tokio::test]
+async fn an_update_is_never_lost() {
+    let world = World::new().await;
+    let host = holding(&world).await;
+    let (slow, fast) = keys();
+    world.tell(&slow, "count mine\nadd sum 1\nget sum out.slow").await;
+    is_held(&host).await;
+    let event = world.tell(&fast, "add sum 10\nget sum out.fast").await;
+    handled(&world, &fast, event).await;
+    host.release();
+    world.emitted("out.slow", &["11"]).await;
+    world.emitted("out.fast", &["10"]).await;
+    assert_eq!(world.cells("sharer", &slow).await["mine"], "1", "counted once");
+    assert_eq!(
+        world.texts("$WEIR.L.x.c.sum").await,
+        ["11"],
+        "and nothing older is kept"
+    );
+}
+
+/// What was only read is expected, too: without that, each of these would see the
+/// other's number as it was, and the sum would be what no order of the two gives.
+#[tokio::test]
+async fn no_write_skew() {
+    let world = World::new().await;
+    let host = holding(&world).await;
+    let (slow, fast) = keys();
+    world.tell(&slow, "get b out.slow\nset a written").await;
+    is_held(&host).await;
+    let event = world.tell(&fast, "get a out.fast\nset b written").await;
+    handled(&world, &fast, event).await;
+    host.release();
+    world.emitted("out.slow", &["written"]).await;
+    world.emitted("out.fast", &["<none>"]).await;
+}
+
+/// Only read, and nothing emitted that could carry the expectation.
+#[tokio::test]
+async fn a_read_alone_is_expected_by_a_message_of_its_own() {
+    let world = World::new().await;
+    let host = holding(&world).await;
+    let (slow, fast) = keys();
+    let event = world.tell(&slow, "get a out.slow").await;
+    is_held(&host).await;
+    let set = world.tell(&fast, "set a 1\nset b 2\ndelete c").await;
+    handled(&world, &fast, set).await;
+    host.release();
+    handled(&world, &slow, event).await;
+    world.emitted("out.slow", &["1"]).await;
+    let event = world.tell(&fast, "delete a\nget b out.b").await;
+    handled(&world, &fast, event).await;
+    world.tell(&slow, "get a out.slow\nget b out.slow\nset a 3").await;
+    world.emitted("out.slow", &["1", "<none>", "2"]).await;
+    assert_eq!(world.texts("$WEIR.L.x.c.a").await, ["3"]);
+}
+
+/// A group that is taken back is taken back whole: cells, timers, positions, and what
+/// its events before the one that shares had done.
+#[tokio::test]
+async fn what_is_taken_back_is_done_again_once() {
+    let world = World::new().await;
+    let host = holding(&world).await;
+    let (slow, fast) = keys();
+    let other = key_in(0, PARTITIONS, 1);
+    // One is held; the next ones gather behind it, and are one group.
+    world.tell(&slow, "count n").await;
+    is_held(&host).await;
+    for _ in 0..3 {
+        world.tell(&slow, "count n").await;
+        world.tell(&other, "count n").await;
+    }
+    world.tell(&slow, "count n\nadd sum 1\nemit out.slow done").await;
+    let last = world.tell(&other, "count n\nemit out.other done").await;
+    host.next_of(Kind::Commit, ".0", Fate::Hold);
+    let before = host.sent(Kind::Commit).len();
+    host.release();
+    eventually("the second group is on its way", async || {
+        host.sent(Kind::Commit).len() > before
+    })
+    .await;
+    let event = world.tell(&fast, "add sum 1").await;
+    handled(&world, &fast, event).await;
+    host.release();
+    handled(&world, &other, last).await;
+    world.emitted("out.slow", &["done"]).await;
+    world.emitted("out.other", &["done"]).await;
+    assert_eq!(world.cells("sharer", &slow).await["n"], "5");
+    assert_eq!(world.cells("sharer", &other).await["n"], "4");
+    assert_eq!(world.texts("$WEIR.L.x.c.sum").await, ["2"]);
+}
+
+/// A holder that is frozen past its time: what it did under the lock is refused whole by
+/// the server, and it learns that the lock is another's.
+#[tokio::test]
+async fn a_stale_holder_commits_nothing() {
+    let world = World::new().await;
+    let host = holding(&world).await;
+    host.mend();
+    let (slow, fast) = keys();
+    let event = world.tell(&slow, "try-lock van 100 out.slow").await;
+    handled(&world, &slow, event).await;
+    host.next_of(Kind::Commit, ".0", Fate::Hold);
+    let before = host.sent(Kind::Commit).len();
+    world
+        .tell(
+            &slow,
+            "try-lock van 100 out.slow\nemit out.slow drives\ncount tours",
+        )
+        .await;
+    eventually("it is about to commit", async || {
+        host.sent(Kind::Commit).len() > before
+    })
+    .await;
+    world.tell(&fast, "lock van 60000 out.fast").await;
+    world.emitted("out.fast", &["2"]).await;
+    host.release();
+    let event = world.tell(&slow, "count tours").await;
+    handled(&world, &slow, event).await;
+    world.emitted("out.slow", &["1", "<held>", "drives"]).await;
+    assert_eq!(world.cells("sharer", &slow).await["tours"], "2");
+}
+
+/// An event that waits for a lock lets other keys pass and none of its own, across a
+/// restart, and goes on when the lock is given back.
+#[tokio::test]
+async fn waiting_for_a_lock_holds_up_only_its_key() {
+    let world = World::new().await;
+    let host = world.host("a", &[sharer(PARTITIONS)]).await;
+    let (holder, _) = keys();
+    let (waits, other) = (key_in(0, PARTITIONS, 1), key_in(0, PARTITIONS, 2));
+    world.tell(&holder, "lock van 600000 out.holder").await;
+    world.emitted("out.holder", &["1"]).await;
+    world
+        .tell(&waits, "lock van 600000 out.waits\nemit out.waits loads")
+        .await;
+    world.tell(&waits, "emit out.waits behind").await;
+    let event = world.tell(&other, "emit out.other passes").await;
+    handled(&world, &other, event).await;
+    world.emitted("out.other", &["passes"]).await;
+    world.emitted("out.waits", &[]).await;
+    host.drain().await;
+
+    let _host = world.host("b", &[sharer(PARTITIONS)]).await;
+    let event = world.tell(&waits, "emit out.waits last").await;
+    handled(&world, &waits, event).await;
+    let event = world.tell(&other, "emit out.other again").await;
+    handled(&world, &other, event).await;
+    world.emitted("out.waits", &[]).await;
+    world.tell(&holder, "unlock van").await;
+    world
+        .emitted("out.waits", &["2", "loads", "behind", "last"])
+        .await;
+    let records = world.records("sharer", 0).await;
+    assert_eq!(
+        records.last().expect("a record").1.parked,
+        None,
+        "nothing is left"
+    );
+}
+
+/// The lock of a holder that never gives it back is taken when its time is over.
+#[tokio::test]
+async fn a_lock_expires() {
+    let world = World::new().await;
+    let _host = world.host("a", &[sharer(PARTITIONS)]).await;
+    let (holder, waits) = keys();
+    world.tell(&holder, "lock van 300 out.holder").await;
+    world.emitted("out.holder", &["1"]).await;
+    world.tell(&waits, "lock van 60000 out.waits").await;
+    world.emitted("out.waits", &["2"]).await;
+    world
+        .tell(&holder, "unlock van\ntry-lock van 1000 out.holder")
+        .await;
+    world.emitted("out.holder", &["1", "<held>"]).await;
+}
+
+/// An event that waits, and that its source forgets meanwhile, is a dead letter.
+#[tokio::test]
+async fn what_waits_and_is_gone_is_a_dead_letter() {
+    let world = World::new().await;
+    let host = world.host("a", &[sharer(PARTITIONS)]).await;
+    let (holder, waits) = keys();
+    world.tell(&holder, "lock van 600000 out.holder").await;
+    world.emitted("out.holder", &["1"]).await;
+    let event = world.tell(&waits, "lock van 600000 out.waits").await;
+    handled(&world, &waits, event).await;
+    host.drain().await;
+    weir::log::Log::purge(&world.log, SOURCE, "events.>", event + 1)
+        .await
+        .expect("purged");
+    let host = world.host("a", &[sharer(PARTITIONS)]).await;
+    eventually("the dead letter", async || {
+        host.handler("sharer")
+            .is_some_and(|handler| handler.dead_letters == 1)
+    })
+    .await;
+    assert!(world.texts("$WEIR.L.d.>").await[0].contains("waited for a lock"));
+}
+
+/// Three hosts add to one number: every addition counts once.
+#[tokio::test]
+async fn many_add_to_one() {
+    const EACH: u64 = 40;
+    let world = World::new().await;
+    let mut hosts = Vec::new();
+    for name in ["a", "b", "c"] {
+        hosts.push(world.host(name, &[sharer(6)]).await);
+    }
+    for n in 0..EACH {
+        for key in 0..6 {
+            world
+                .tell(
+                    &key_in(key, 6, 0),
+                    &format!("add sum 1\ncount n\nadd by{} 1", n % 3),
+                )
+                .await;
+        }
+    }
+    let whole = (EACH * 6).to_string();
+    let begin = std::time::Instant::now();
+    while world.texts("$WEIR.L.x.c.sum").await != [whole.as_str()] {
+        assert!(
+            begin.elapsed() < Duration::from_secs(60),
+            "{:?}",
+            world.texts("$WEIR.L.x.c.sum").await
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for key in 0..6 {
+        let cells = world.cells("sharer", &key_in(key, 6, 0)).await;
+        assert_eq!(cells["n"], EACH.to_string());
+    }
+}
