@@ -254,7 +254,13 @@ impl Workspace {
             Some(instance) => instance,
             None => context.program.instantiate()?,
         };
-        let source_created = self.positions[usize::from(event.source)].created;
+        let mut source = usize::from(event.source);
+        if source == context.manifest.sources.len() {
+            // One that is redriven comes from the ledger, and is to have the seed that it had at first.
+            let first = context.source_names().position(|name| name == &*event.stream);
+            source = first.unwrap_or(source);
+        }
+        let source_created = self.positions[source].created;
         let outcome = instance.handle(
             event,
             &Call {

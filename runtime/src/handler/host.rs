@@ -9,8 +9,9 @@ use wasmtime::component::HasData;
 
 use super::bindings::weir::handler as wit;
 use super::guest_log::GuestLog;
+use super::http::Outgoing;
 use super::limiter::Limiter;
-use super::program::ProgramSettings;
+use super::program::{Kind, Program, ProgramSettings};
 use super::wasi::Wasi;
 use crate::effects::check::{self, Tally};
 use crate::effects::{Effects, Emit, TimerSet};
@@ -25,6 +26,8 @@ pub(super) struct Host {
     log: Arc<Mutex<GuestLog>>,
     /// Only for programs that import WASI.
     pub wasi: Option<Box<Wasi>>,
+    /// Only for activities.
+    pub http: Option<Box<Outgoing>>,
     /// `None` while the instance is made and between events.
     invocation: Option<Invocation>,
 }
@@ -47,14 +50,20 @@ impl HasData for HostData {
 }
 
 impl Host {
-    pub fn new(settings: Arc<ProgramSettings>, wasi: bool) -> Self {
+    pub fn new(program: &Program) -> Self {
+        let settings = Arc::clone(&program.settings);
+        let transport = &program.engine.transport;
+        let activity = program.kind == Kind::Activity;
         let log = Arc::new(Mutex::new(GuestLog::new(
             settings.handler.clone(),
             settings.limits.log_bytes,
         )));
         Host {
             limiter: Limiter::new(settings.limits.memory_mib),
-            wasi: wasi.then(|| Box::new(Wasi::new(&log))),
+            wasi: program
+                .imports_wasi()
+                .then(|| Box::new(Wasi::new(&log, activity && transport.is_real()))),
+            http: activity.then(|| Box::new(Outgoing::new(transport, &settings))),
             settings,
             log,
             invocation: None,
@@ -76,6 +85,9 @@ impl Host {
     /// What the invocation did; lets go of the key's state.
     pub fn end(&mut self) -> Effects {
         self.log().end();
+        if let Some(http) = &mut self.http {
+            http.end();
+        }
         self.invocation
             .take()
             .map(|invocation| invocation.effects)

@@ -1,13 +1,19 @@
 //! One sandbox, and the calls made into it.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::time::timeout;
 use wasmtime::Store;
 
+use super::activity_bindings::Handler as Activity;
 use super::bindings::Handler;
 use super::bindings::weir::handler::types::{self as wit, Failure, HeaderParam};
 use super::fault::clip;
 use super::host::Host;
+use super::program::Pre;
 use super::{Engine, Fault, Program};
 use crate::effects::Effects;
 use crate::model::event::Event;
@@ -42,9 +48,32 @@ pub struct Instance {
 
 struct Live {
     store: Store<Host>,
-    handler: Handler,
+    entry: Entry,
     /// Memory after the first event: what the guest needs when it leaks nothing.
     settled_bytes: Option<usize>,
+}
+
+/// How the guest is called.
+enum Entry {
+    Handler(Handler),
+    /// On a stack of its own, so that it can be suspended while it waits, and dropped when it waits for
+    /// too long.
+    Activity(Activity),
+}
+
+/// The call of an activity took longer than it may.
+struct TooLong;
+
+/// Runs a call that may wait on this thread, and no longer than it may: guest code is interrupted by the
+/// epoch, and a call that waits is dropped.
+///
+/// # Panics
+/// Not on a thread that has entered a runtime: [`Executor::for_activities`](crate::dispatch::executor::Executor).
+fn within<T>(limit_ms: u32, call: impl Future<Output = T>) -> Result<T, TooLong> {
+    let limit = Duration::from_millis(limit_ms.into());
+    Handle::current()
+        .block_on(async { timeout(limit, call).await })
+        .map_err(|_| TooLong)
 }
 
 impl Instance {
@@ -58,7 +87,8 @@ impl Instance {
 
     /// Calls the handler with one event. `state` is let go of before this returns.
     ///
-    /// Must not be called on a thread of an async runtime.
+    /// Must not be called on a thread of an async runtime; for an activity, on one that has
+    /// entered a runtime.
     ///
     /// # Errors
     /// [`Fault`]: nothing of what the invocation did counts.
@@ -91,17 +121,20 @@ impl Instance {
 impl Live {
     fn new(program: &Arc<Program>) -> Result<Self, Fault> {
         let limits = &program.settings.limits;
-        let mut store = Store::new(
-            &program.engine.wasmtime,
-            Host::new(Arc::clone(&program.settings), program.wasi),
-        );
+        let mut store = Store::new(&program.engine.wasmtime, Host::new(program));
         store.limiter(|host| &mut host.limiter);
         let limit_ms = limits.time_ms.max(INITIALISATION_MS_MIN);
         store.set_epoch_deadline(Engine::ticks(limit_ms));
-        match program.pre.instantiate(&mut store) {
-            Ok(handler) => Ok(Live {
+        let entry = match &program.pre {
+            Pre::Handler(pre) => pre.instantiate(&mut store).map(Entry::Handler),
+            Pre::Activity(pre) => within(limit_ms, pre.instantiate_async(&mut store))
+                .map_err(|TooLong| Fault::Timeout { limit_ms })?
+                .map(Entry::Activity),
+        };
+        match entry {
+            Ok(entry) => Ok(Live {
                 store,
-                handler,
+                entry,
                 settled_bytes: None,
             }),
             Err(error) => {
@@ -132,6 +165,9 @@ impl Live {
         if let Some(wasi) = &mut host.wasi {
             wasi.begin(&id, call.source_created, call.clock);
         }
+        if let Some(http) = &mut host.http {
+            http.begin(&id, call.source_created);
+        }
         let headers: Vec<HeaderParam<'_>> = event
             .headers
             .iter()
@@ -150,9 +186,15 @@ impl Live {
         };
         let limits = &program.settings.limits;
         self.store.set_epoch_deadline(Engine::ticks(limits.time_ms));
-        let result = self.handler.call_handle(&mut self.store, param);
+        let result = match &self.entry {
+            Entry::Handler(handler) => Ok(handler.call_handle(&mut self.store, param)),
+            Entry::Activity(activity) => within(limits.time_ms, activity.call_handle(&mut self.store, param)),
+        };
         let host = self.store.data_mut();
         let effects = host.end();
+        let result = result.map_err(|TooLong| Fault::Timeout {
+            limit_ms: limits.time_ms,
+        })?;
         match result {
             Ok(Ok(())) => Ok(effects),
             Ok(Err(Failure::Retry(reason))) => Err(Fault::Retry(clip(reason))),

@@ -106,6 +106,7 @@ fn settings() -> ProgramSettings {
         emit: vec!["out.>".into(), "elsewhere.>".into()],
         ledger_subjects: vec!["out.>".into()],
         config: BTreeMap::from([("threshold".into(), "30".into())]),
+        http: None,
         max_payload: 1024 * 1024,
         per_event: false,
     }

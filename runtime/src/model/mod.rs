@@ -5,9 +5,11 @@
 //! * [`position::Position`]: how far a partition has read a source.
 //! * [`pattern`]: what a valid subject is, what a pattern matches, and which patterns cover which.
 //! * [`subjects`]: every name in NATS that Weir gives.
+//! * [`host_pattern`]: the hosts that an activity may call.
 //! * [`limits`]: every bound that more than one module needs, with its reason.
 
 pub mod event;
+pub mod host_pattern;
 pub mod key;
 pub mod limits;
 pub mod pattern;

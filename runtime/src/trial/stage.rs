@@ -20,7 +20,7 @@ use crate::deployment::compile::compile;
 use crate::deployment::plugins::Deployed;
 use crate::dispatch::context::{Budget, HandlerContext, LaneStatus, Version, source_names};
 use crate::dispatch::execute::{Ended, GROUP_EVENTS_MAX, Workspace, is_stale};
-use crate::dispatch::executor::Executor;
+use crate::dispatch::executor::Executors;
 use crate::dispatch::start::Starts;
 use crate::handler::{CodeCache, Engine};
 use crate::ledger;
@@ -151,7 +151,7 @@ impl Stage {
             host: setup.host,
             log: shared.clone(),
             committer: Committer::start(shared.clone(), &ledger.name, Attempts::new("test")),
-            executor: Executor::start(1).context("starting the execution thread")?,
+            executors: Executors::start(1, 1).context("starting the execution threads")?,
             starts: Arc::new(Starts::new(shared, names.clone())),
             metrics: HandlerMetrics::new(&manifest.name, manifest.partitions, &sources),
             counters: Arc::default(),
@@ -387,7 +387,7 @@ impl Stage {
         let mut attempts: Vec<Attempt> = Vec::new();
         loop {
             let (context, dispatch) = (self.context.clone(), self.lines.dispatch.clone());
-            let ran = self.context.executor.run(move || {
+            let ran = self.context.executor().run(move || {
                 let ended = dispatcher::with_default(&dispatch, || workspace.run(&context, partition));
                 (workspace, ended)
             });
