@@ -9,9 +9,9 @@ use wasmtime::component::HasData;
 
 use super::bindings::weir::handler as wit;
 use super::guest_log::GuestLog;
-use super::http::Outgoing;
+use super::http::{Outgoing, Transport};
 use super::limiter::Limiter;
-use super::program::{Kind, Program, ProgramSettings};
+use super::program::{Kind, ProgramSettings};
 use super::wasi::Wasi;
 use crate::effects::check::{self, Tally};
 use crate::effects::{Effects, Emit, TimerSet};
@@ -50,19 +50,15 @@ impl HasData for HostData {
 }
 
 impl Host {
-    pub fn new(program: &Program) -> Self {
-        let settings = Arc::clone(&program.settings);
-        let transport = &program.engine.transport;
-        let activity = program.kind == Kind::Activity;
+    pub fn new(settings: Arc<ProgramSettings>, kind: Kind, transport: &Arc<Transport>) -> Self {
+        let activity = kind == Kind::Activity;
         let log = Arc::new(Mutex::new(GuestLog::new(
             settings.handler.clone(),
             settings.limits.log_bytes,
         )));
         Host {
             limiter: Limiter::new(settings.limits.memory_mib),
-            wasi: program
-                .imports_wasi()
-                .then(|| Box::new(Wasi::new(&log, activity && transport.is_real()))),
+            wasi: (kind != Kind::Plain).then(|| Box::new(Wasi::new(&log, activity && transport.is_real()))),
             http: activity.then(|| Box::new(Outgoing::new(transport, &settings))),
             settings,
             log,

@@ -121,7 +121,9 @@ impl Instance {
 impl Live {
     fn new(program: &Arc<Program>) -> Result<Self, Fault> {
         let limits = &program.settings.limits;
-        let mut store = Store::new(&program.engine.wasmtime, Host::new(program));
+        let settings = Arc::clone(&program.settings);
+        let host = Host::new(settings, program.kind, &program.engine.transport);
+        let mut store = Store::new(&program.engine.wasmtime, host);
         store.limiter(|host| &mut host.limiter);
         let limit_ms = limits.time_ms.max(INITIALISATION_MS_MIN);
         store.set_epoch_deadline(Engine::ticks(limit_ms));

@@ -46,7 +46,7 @@ pub use code_cache::CodeCache;
 pub use engine::{EPOCH_TICK, Engine, THREAD_STACK_BYTES_MIN, WASM_STACK_BYTES_MAX};
 pub use fault::Fault;
 pub use guest_log::TARGET as GUEST_TARGET;
-pub use http::{Answer, Answers, Asked, REQUESTS_MAX};
+pub use http::{Answer, Answers, Asked, HEAD_BYTES_MAX, REQUESTS_MAX};
 pub use instance::{Call, Instance};
 pub use program::{Program, ProgramSettings};
 

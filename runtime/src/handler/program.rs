@@ -87,10 +87,6 @@ impl Program {
         self.kind == Kind::Activity
     }
 
-    pub(super) fn imports_wasi(&self) -> bool {
-        self.kind != Kind::Plain
-    }
-
     /// A new sandbox, with the component's own initialisation done.
     ///
     /// # Errors

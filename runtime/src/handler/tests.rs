@@ -2,6 +2,7 @@
 //! needed. `probe.wat` does what its event tells it to; [`Script`] is how a test
 //! tells it.
 
+mod http;
 mod preview1;
 mod tracks;
 
@@ -118,7 +119,9 @@ fn module(text: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut resolve = Resolve::default();
     let (handler, _) = resolve.push_path(root.join("wit")).expect("wit/ parses");
-    let world = if text.contains("\"wasi:") {
+    let world = if text.contains("\"wasi:http") {
+        resolve.select_world(&[handler], Some("activity"))
+    } else if text.contains("\"wasi:") {
         let fixtures = resolve
             .push_path(root.join("tests/fixtures/wasi.wit"))
             .expect("wasi.wit parses")
@@ -664,8 +667,8 @@ fn files_that_are_no_handlers_are_refused_with_what_to_do() {
             "imports wasi:sockets/tcp@0.2.0,",
         ),
         (
-            component("wasi:http/outgoing-handler@0.2.0"),
-            "imports wasi:http/outgoing-handler@0.2.0,",
+            component("wasi:http/incoming-handler@0.2.0"),
+            "imports wasi:http/incoming-handler@0.2.0,",
         ),
         (
             component("weir:handler/state@0.2.0"),

@@ -22,7 +22,7 @@ use crate::dispatch::context::{Budget, HandlerContext, LaneStatus, Version, sour
 use crate::dispatch::execute::{Ended, GROUP_EVENTS_MAX, Workspace, is_stale};
 use crate::dispatch::executor::Executors;
 use crate::dispatch::start::Starts;
-use crate::handler::{CodeCache, Engine};
+use crate::handler::{Answers, CodeCache, Engine};
 use crate::ledger;
 use crate::log::memory::MemoryLog;
 use crate::log::{Append, Log, Stored, StreamSettings};
@@ -59,6 +59,8 @@ const CELLS_BYTES: usize = usize::MAX;
 pub struct Setup {
     /// Subjects of the ledger.
     pub ledger_subjects: Vec<String>,
+    /// What requests are answered with.
+    pub answers: Arc<Answers>,
     /// Where compiled code is kept.
     pub code_cache: CodeCache,
     /// Name of this host in dead letters.
@@ -76,6 +78,7 @@ pub struct Stage {
     /// First sequence of the ledger that was not looked at for fired timers.
     fired_from: u64,
     lines: Lines,
+    answers: Arc<Answers>,
     summary: Summary,
 }
 
@@ -140,7 +143,8 @@ impl Stage {
             log.create_stream(&source.stream, &settings).await?;
         }
 
-        let engine = Engine::new(manifest.partitions.saturating_add(1), Some(setup.code_cache))
+        let instances = manifest.partitions.saturating_add(1);
+        let engine = Engine::offline(instances, Some(setup.code_cache), setup.answers.clone())
             .context("starting the WebAssembly engine")?;
         let program = compile(&engine, &manifest, deployed.wasm, &ledger, &log).await?;
         let names = HandlerNames::new(&ledger.name, &manifest.name, FIRST_GENERATION);
@@ -176,6 +180,7 @@ impl Stage {
             partitions: HashMap::new(),
             timers: Timers::default(),
             fired_from: 1,
+            answers: setup.answers,
             lines: Lines {
                 caught,
                 dispatch: Dispatch::new(subscriber),
@@ -398,6 +403,7 @@ impl Stage {
                 Ended::Retry { reason } => {
                     // The next attempt is the same one again, and logs the same.
                     self.lines.take();
+                    self.answers.take_asked();
                     attempts.push(Attempt {
                         backoff_ms: self.context.manifest.retry.wait_ms(attempts.len() as u32 + 1),
                         reason,
@@ -409,8 +415,12 @@ impl Stage {
                 Ended::Missing => bail!("a key is not in memory, although nothing is ever evicted"),
             }
         }
-        let log = self.lines.take();
-        Ok((workspace, Course { log, attempts }))
+        let course = Course {
+            log: self.lines.take(),
+            attempts,
+            requests: self.answers.take_asked(),
+        };
+        Ok((workspace, course))
     }
 
     fn record(

@@ -3,7 +3,7 @@
 use crate::bindings::wasi::http::outgoing_handler;
 use crate::bindings::wasi::http::types::{
     ErrorCode, Fields, IncomingBody, IncomingResponse, Method, OutgoingBody, OutgoingRequest, RequestOptions,
-    Scheme, http_error_code,
+    Scheme,
 };
 use crate::bindings::wasi::io::streams::StreamError;
 use crate::http::{Error, Request, Response, parts};
@@ -53,17 +53,9 @@ pub(super) fn send(request: Request) -> Result<Response, Error> {
     }
     coming.subscribe().block();
     let response = coming.get().and_then(Result::ok);
-    read(
-        response
-            .expect("it is ready, and nobody has taken it")
-            .map_err(failed)?,
-    )
-    .map_err(|code| {
-        code.map_or_else(
-            || Error::new(format!("the response of {authority} broke off")),
-            failed,
-        )
-    })
+    let response = response.expect("it is ready, and nobody has taken it");
+    read(response.map_err(failed)?)
+        .map_err(|why| Error::new(format!("the response of {authority} broke off: {why}")))
 }
 
 /// Sends a body. A server may answer without reading it to its end: then the response counts.
@@ -83,8 +75,8 @@ fn write(body: OutgoingBody, bytes: &[u8]) {
     let _ = OutgoingBody::finish(body, None);
 }
 
-/// Reads a response; without a code where the error says none.
-fn read(response: IncomingResponse) -> Result<Response, Option<ErrorCode>> {
+/// Reads a response, or what its body broke with.
+fn read(response: IncomingResponse) -> Result<Response, String> {
     let status = response.status();
     let headers = response.headers().entries();
     let body: IncomingBody = response.consume().expect("nobody has taken it");
@@ -94,7 +86,7 @@ fn read(response: IncomingResponse) -> Result<Response, Option<ErrorCode>> {
         match stream.blocking_read(READ_BYTES) {
             Ok(some) => bytes.extend(some),
             Err(StreamError::Closed) => break,
-            Err(StreamError::LastOperationFailed(error)) => return Err(http_error_code(&error)),
+            Err(StreamError::LastOperationFailed(error)) => return Err(error.to_debug_string()),
         }
     }
     Ok(Response {

@@ -29,7 +29,7 @@ const IDLE_FOR: Duration = Duration::from_secs(30);
 const IDLE_PER_HOST_MAX: usize = 16;
 
 /// Bytes of a response's head, all its headers together. Servers send some; what is larger is an attack.
-pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 pub(super) struct Client(legacy::Client<HttpsConnector<HttpConnector>, WasiBody>);
 

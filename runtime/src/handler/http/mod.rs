@@ -39,6 +39,7 @@ use super::host::Host;
 use super::program::ProgramSettings;
 pub use answers::{Answer, Answers, Asked};
 use client::Client;
+pub use client::HEAD_BYTES_MAX;
 use exchange::Exchange;
 use keys::Keys;
 
