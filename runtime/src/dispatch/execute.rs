@@ -144,6 +144,8 @@ impl Workspace {
     /// waited for.
     pub fn run(&mut self, context: &HandlerContext, partition: u32) -> Ended {
         let until = Instant::now() + RUN_FOR;
+        // What is committed is not sent again after a crash: each is handed over as soon as it is done.
+        let one_by_one = context.program.is_activity();
         while !self.events.is_empty() {
             if self.full() || Instant::now() >= until {
                 return Ended::Full;
@@ -156,6 +158,9 @@ impl Workspace {
                 Step::Done => {
                     self.waiting_bytes -= queued.bytes;
                     self.advance(&queued);
+                    if one_by_one {
+                        return Ended::Full;
+                    }
                     continue;
                 }
                 Step::Missing => Ended::Missing,
