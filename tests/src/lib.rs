@@ -71,3 +71,8 @@ pub fn seed() -> u64 {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The activity that its page shows compiles, and does what the page says.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/patterns/activities.md")]
+struct Activities;

@@ -32,5 +32,8 @@ fn notify(event: Event) -> Result {
         status: response.status,
         of: event.id(),
     };
-    output::emit(&format!("notifications.sent.{}", subject_token(event.key())), &sent)
+    output::emit(
+        &format!("notifications.sent.{}", subject_token(event.key())),
+        &sent,
+    )
 }

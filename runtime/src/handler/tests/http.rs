@@ -256,7 +256,12 @@ fn a_server_that_breaks_off_or_is_gone_is_an_error_of_the_guest() {
         let address = listener.local_addr().expect("an address");
         let server_of_one = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a connection");
-            stream.read(&mut [0; 1024]).expect("a request");
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a request");
+                request.extend(byte);
+            }
             stream.write_all(head.as_bytes()).expect("it is still there");
         });
         let mut activity = server.activity_for(address, ENOUGH_MS);
