@@ -110,40 +110,43 @@ fn received(response: Result<http::Response<hyper::body::Incoming>, legacy::Erro
     }
 }
 
-/// An error and all that it says was the cause.
+/// An error and all that it says was the cause. What an `io::Error` was made of is its
+/// content rather than its cause, and is one here.
 fn causes<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
-}
-
-fn detail(error: &(dyn std::error::Error + 'static)) -> String {
-    let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
-    texts.join(": ")
-}
-
-fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
-    causes(error).find_map(|cause| {
-        // An io::Error of another error is not its cause but its content.
-        let inner = cause
-            .downcast_ref::<io::Error>()
-            .and_then(|error| error.get_ref());
-        cause.downcast_ref::<T>().or_else(|| inner?.downcast_ref::<T>())
+    std::iter::successors(Some(error), |&error| {
+        let content = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match content {
+            Some(content) => Some(content as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        }
     })
 }
 
+/// The innermost cause of a type.
+fn find<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
+    causes(error).filter_map(|cause| cause.downcast_ref()).last()
+}
+
+fn detail(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut texts: Vec<String> = causes(error).map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
+}
+
 /// Nothing was sent.
-fn connect_failed(error: &legacy::Error) -> Failed {
+fn connect_failed(error: &(dyn std::error::Error + 'static)) -> Failed {
     let detail = detail(error);
     let code = match find::<rustls::Error>(error) {
         Some(rustls::Error::InvalidCertificate(_)) => ErrorCode::TlsCertificateError,
         Some(_) => ErrorCode::TlsProtocolError,
+        // The connector has no kind for it.
+        None if detail.contains("dns error") => ErrorCode::DnsError(DnsErrorPayload {
+            rcode: None,
+            info_code: None,
+        }),
         None => match find::<io::Error>(error).map(io::Error::kind) {
-            // The connector has no kind for it.
-            _ if detail.contains("dns error") => ErrorCode::DnsError(DnsErrorPayload {
-                rcode: None,
-                info_code: None,
-            }),
             Some(io::ErrorKind::ConnectionRefused) => ErrorCode::ConnectionRefused,
             Some(io::ErrorKind::TimedOut) => ErrorCode::ConnectionTimeout,
             Some(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) => {
@@ -166,5 +169,36 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> Failed {
     Failed {
         code,
         detail: detail(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the TLS connector hands them on: an error of TLS in one of I/O in another.
+    #[test]
+    fn what_lies_within_says_what_it_was() {
+        let nested = |error| io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error));
+        let certificate = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        for (error, code) in [
+            (nested(certificate), "TlsCertificateError"),
+            (nested(rustls::Error::HandshakeNotComplete), "TlsProtocolError"),
+            (
+                io::Error::from(io::ErrorKind::ConnectionRefused),
+                "ConnectionRefused",
+            ),
+            (
+                io::Error::other(io::Error::from(io::ErrorKind::TimedOut)),
+                "ConnectionTimeout",
+            ),
+            (io::Error::other("dns error: no such name"), "DnsError"),
+            (io::Error::other("?"), "DestinationUnavailable"),
+        ] {
+            let failed = connect_failed(&error);
+            let shown = format!("{:?}", failed.code);
+            assert!(shown.contains(code), "{shown} for {error:?}");
+            assert!(!failed.detail.contains(": ?: ?"), "{}", failed.detail);
+        }
     }
 }
