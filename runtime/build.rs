@@ -20,6 +20,15 @@ const TEMPLATES: [(&str, &str); 6] = [
     ("typescript", "javascript/template-ts"),
 ];
 
+/// The WIT package, and those that it needs, under `wit/`.
+const WIT: [&str; 5] = [
+    "activity.wit",
+    "deps/clocks.wit",
+    "deps/http.wit",
+    "deps/io.wit",
+    "world.wit",
+];
+
 /// What tools leave behind in a folder of sources.
 const LEFT_BEHIND: [&str; 6] = ["target", "node_modules", "__pycache__", ".git", ".tools", ".weir"];
 
@@ -28,7 +37,9 @@ fn main() -> io::Result<()> {
     let root = manifest.parent().expect("runtime/ is a folder of the repository");
     let guest_sdk = root.join("guest-sdk");
     println!("cargo::rerun-if-changed={}", guest_sdk.display());
-    println!("cargo::rerun-if-changed={}", root.join("wit/world.wit").display());
+    for wit in WIT {
+        println!("cargo::rerun-if-changed={}", root.join("wit").join(wit).display());
+    }
 
     let mut code = String::new();
     let is_template = |path: &Path| {
@@ -39,8 +50,12 @@ fn main() -> io::Result<()> {
     declare(&mut code, "SDKS", &sdks, &|path| !is_template(path))?;
     let templates = TEMPLATES.map(|(language, folder)| (language, guest_sdk.join(folder)));
     declare(&mut code, "TEMPLATES", &templates, &|_| true)?;
-    let wit = root.join("wit/world.wit");
-    writeln!(code, "pub static WORLD: &[u8] = include_bytes!({wit:?});").expect("a string takes all");
+    writeln!(code, "pub static WIT: &[File] = &[").expect("a string takes all");
+    for path in WIT {
+        let file = root.join("wit").join(path);
+        writeln!(code, "    ({path:?}, include_bytes!({file:?})),").expect("a string takes all");
+    }
+    writeln!(code, "];").expect("a string takes all");
 
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     fs::write(out.join("embedded.rs"), code)

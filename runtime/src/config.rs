@@ -36,6 +36,14 @@ const HTTP_DEFAULT: &str = "127.0.0.1:9464";
 /// Cells kept in memory where nobody says, in MiB.
 const CACHE_MIB_DEFAULT: usize = 256;
 
+/// Activities that wait at once where nobody says: all partitions of four handlers. A thread that waits costs
+/// some kilobytes.
+const ACTIVITY_THREADS_DEFAULT: usize = 64;
+
+/// The most there may be: the engine has a stack for each (1,000 unless told otherwise), and more connections would
+/// use up the files that a process may have open (1,024 on most systems).
+pub const ACTIVITY_THREADS_MAX: usize = 512;
+
 /// Live sandboxes of one host: at 4 GiB each, a quarter of the address space.
 const INSTANCES: u32 = 8_192;
 
@@ -126,6 +134,8 @@ pub struct Host {
     pub http: SocketAddr,
     /// Threads that execute handlers; at least 1.
     pub threads: usize,
+    /// Threads on which activities wait; 1 to [`ACTIVITY_THREADS_MAX`].
+    pub activity_threads: usize,
     /// Bytes of cells that all partitions keep in memory together. What is
     /// over it is read from the state bucket again when it is needed.
     pub cache_bytes: usize,
@@ -219,6 +229,9 @@ pub struct HostOptions {
     /// Threads that execute handlers [default: one per processor]
     #[arg(long, value_name = "N", env = "WEIR_THREADS")]
     pub threads: Option<usize>,
+    /// Activities that may wait for the outside world at once [default: 64]
+    #[arg(long, value_name = "N", env = "WEIR_ACTIVITY_THREADS")]
+    pub activity_threads: Option<usize>,
     /// Memory for cells, in MiB; others are read when they are needed [default: 256]
     #[arg(long, value_name = "N", env = "WEIR_CACHE_MIB")]
     pub cache_mib: Option<usize>,
@@ -422,6 +435,14 @@ fn host_settings(options: &HostOptions, file: &file::File) -> Result<Host, Error
         // Not known in some sandboxes; one thread always works.
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
+    let activity_threads = options.activity_threads.or(file.host.activity_threads);
+    let activity_threads = activity_threads.unwrap_or(ACTIVITY_THREADS_DEFAULT);
+    if !(1..=ACTIVITY_THREADS_MAX).contains(&activity_threads) {
+        return Err(Error::Value {
+            key: "host.activity_threads",
+            problem: format!("{activity_threads} must be from 1 to {ACTIVITY_THREADS_MAX}"),
+        });
+    }
     let cache_mib = options
         .cache_mib
         .or(file.host.cache_mib)
@@ -454,6 +475,7 @@ fn host_settings(options: &HostOptions, file: &file::File) -> Result<Host, Error
             .unwrap_or_else(|| Path::new(".weir").to_owned()),
         http,
         threads,
+        activity_threads,
         cache_bytes,
         trusted: trusted.clone(),
         instances: INSTANCES,

@@ -3,7 +3,7 @@
 //! ```text
 //! connect ─> ledger ─> membership ─> folder ─> registry ─> handlers ─┬─> feeds (one per source and handler)
 //!                                                                    └─> lanes (one per partition)
-//!            executor, committer: one of each for all handlers
+//!            executors, committer: one of each for all handlers
 //!            report: what all of this does
 //! ```
 
@@ -25,7 +25,7 @@ use crate::deployment::folder::{Change, Folder, Was};
 use crate::deployment::plugins::{self, Deployed};
 use crate::deployment::registry::{Registry, deployer};
 use crate::dispatch::context::{Budget, LaneStatus};
-use crate::dispatch::executor::Executor;
+use crate::dispatch::executor::Executors;
 use crate::handler::{CodeCache, Engine};
 use crate::ledger::Ledger;
 use crate::log::{self, Append, SharedLog};
@@ -113,7 +113,8 @@ impl Host {
         let parts = Arc::new(Parts {
             engine: Engine::new(config.host.instances, Some(code_cache))
                 .context("starting the WebAssembly engine")?,
-            executor: Executor::start(config.host.threads).context("starting the execution threads")?,
+            executors: Executors::start(config.host.threads, config.host.activity_threads)
+                .context("starting the execution threads")?,
             committer: Committer::start(log.clone(), &ledger.name, attempts.clone()),
             log: log.clone(),
             ledger,

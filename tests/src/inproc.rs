@@ -328,6 +328,7 @@ impl HostOptions {
                 data: crate::plugins::repository().join("target/tmp/weir"),
                 http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
                 threads: 2,
+                activity_threads: 1,
                 cache_bytes: self.cache_bytes,
                 trusted: Vec::new(),
                 // Many hosts share the address space of one test.

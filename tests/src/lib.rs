@@ -1,6 +1,6 @@
 //! What the tests that cross crates are written with: a real nats-server
 //! ([`nats`]), real `weir` processes ([`host`]), a proxy between the two that
-//! loses what it is told to lose ([`proxy`]), and the checks that every run
+//! loses what it is told to lose ([`proxy`]), the world outside ([`outside`]), and the checks that every run
 //! ends with ([`check`]). Most tests start with a [`system::System`], which is
 //! all of these wired together. What needs no server runs in the process, on a
 //! log in memory ([`inproc`]).
@@ -14,6 +14,7 @@ pub mod check;
 pub mod host;
 pub mod inproc;
 pub mod nats;
+pub mod outside;
 pub mod plugins;
 pub mod proxy;
 pub mod system;
@@ -70,3 +71,8 @@ pub fn seed() -> u64 {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The activity that its page shows compiles, and does what the page says.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/patterns/activities.md")]
+struct Activities;

@@ -9,6 +9,7 @@
 //! | `wit`, `weir_test`, `weir_new` | the command alone |
 //! | all others | real servers and real hosts |
 
+mod activity;
 mod bad_input;
 mod chaos;
 mod cli;

@@ -89,16 +89,11 @@ fn build_rust(guests: &[Guest]) -> Result<Vec<PathBuf>> {
         if wanted.is_empty() {
             continue;
         }
-        let mut cargo = compiler.build();
-        cargo
-            .current_dir(&workspace)
-            .env("CARGO_TARGET_DIR", &target)
-            .arg("--locked");
-        for guest in &wanted {
-            cargo.args(["--package", &guest.name]);
-        }
-        exec::run(&mut cargo)?;
         for guest in wanted {
+            // Alone: built together, all would have the SDK's features that one of them asks for.
+            let mut cargo = compiler.build();
+            cargo.current_dir(&workspace).env("CARGO_TARGET_DIR", &target);
+            exec::run(cargo.args(["--locked", "--package", &guest.name]))?;
             let file = format!("{}.wasm", guest.name.replace('-', "_"));
             let built = target.join(rust::TARGET).join("release").join(file);
             let component = guest.folder.join(format!("{}.wasm", guest.name));

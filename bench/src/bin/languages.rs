@@ -148,6 +148,7 @@ fn settings(deployed: &Deployed) -> ProgramSettings {
         limits: manifest.limits,
         emit: manifest.emit.clone(),
         ledger_subjects: manifest.emit.clone(),
+        http: deployed.manifest.http.clone(),
         config: manifest.config.clone(),
         max_payload: 1024 * 1024,
         state_version: deployed.manifest.state_version,

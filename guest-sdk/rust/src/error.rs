@@ -16,7 +16,7 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 /// * **reject**: no attempt will do better; the event is dead-lettered now.
 ///
 /// `?` on an error of the standard kind makes a *retry* of it, but a *reject* of
-/// JSON that cannot be read. [`OrFail`] decides otherwise.
+/// JSON that cannot be read, and of a request that is not allowed. [`OrFail`] decides otherwise.
 ///
 /// ```
 /// use weir_guest::prelude::*;
@@ -98,8 +98,14 @@ impl<E: std::error::Error + 'static> From<E> for Error {
         let unreadable = (&error as &dyn Any)
             .downcast_ref::<serde_json::Error>()
             .is_some_and(|json| !json.is_io());
+        #[cfg(feature = "http")]
+        let denied = (&error as &dyn Any)
+            .downcast_ref::<crate::http::Error>()
+            .is_some_and(crate::http::Error::is_denied);
+        #[cfg(not(feature = "http"))]
+        let denied = false;
         let reason = chain(&error);
-        match unreadable {
+        match unreadable || denied {
             true => Error::reject(reason),
             false => Error::retry(reason),
         }

@@ -2,6 +2,9 @@
 //! [`crate::testing`] everywhere else. Also what one invocation needs before the
 //! handler runs: the event's time, and a panic hook.
 
+#[cfg(all(feature = "http", target_arch = "wasm32"))]
+mod outgoing;
+
 use std::cell::Cell;
 
 use crate::event::Time;
@@ -118,6 +121,11 @@ pub(crate) mod calls {
             Level::Error => wit::log::Level::Error,
         };
         wit::log::write(level, message)
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn send(request: crate::http::Request) -> Result<crate::http::Response, crate::http::Error> {
+        super::outgoing::send(request)
     }
 }
 

@@ -32,6 +32,7 @@
 //! | doing it later | [`timers`]: durable, per key |
 //! | settings | [`config`]: the `[config]` table of `handler.toml` |
 //! | telling the operator | [`log`] |
+//! | calling the outside world | module `http`, with the feature of that name |
 //! | failing | [`Error`]: `retry` or `reject`, and what `?` makes of other errors |
 //! | unit tests, without Wasm or NATS | [`testing`] |
 //!
@@ -43,6 +44,8 @@
 //! crash. Keep it so: what must survive belongs in a cell, never in a `static`.
 
 pub mod config;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod log;
 pub mod output;
 pub mod shared;
@@ -111,9 +114,18 @@ pub mod prelude {
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod bindings {
+    #[cfg(not(feature = "http"))]
     wit_bindgen::generate!({
         path: "../../wit",
         world: "handler",
+        pub_export_macro: true,
+        default_bindings_module: "weir_guest::bindings",
+    });
+    #[cfg(feature = "http")]
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "activity",
+        generate_all,
         pub_export_macro: true,
         default_bindings_module: "weir_guest::bindings",
     });

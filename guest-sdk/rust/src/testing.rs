@@ -47,11 +47,15 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+#[cfg(feature = "http")]
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 
 use crate::bindings;
 use crate::error::{Error, Outcome};
 use crate::event::{Event, Time};
+#[cfg(feature = "http")]
+use crate::http;
 use crate::log::Level;
 use crate::shared::Waits;
 
@@ -60,6 +64,10 @@ type Cells = BTreeMap<String, Vec<u8>>;
 
 /// When each timer of one key is due, in Unix nanoseconds, and what it carries.
 type Timers = BTreeMap<String, (u64, Vec<u8>)>;
+
+/// Responses that are left, by method and URL.
+#[cfg(feature = "http")]
+type Responses = BTreeMap<(String, String), VecDeque<http::Response>>;
 
 /// Timers that one call of [`Host::fire_until`] fires: it ends a handler whose
 /// timers set each other for ever.
@@ -73,6 +81,8 @@ pub struct Host {
     config: BTreeMap<String, String>,
     shared: BTreeMap<String, Vec<u8>>,
     locks: BTreeMap<String, Lock>,
+    #[cfg(feature = "http")]
+    responses: Responses,
     delivered: u64,
 }
 
@@ -89,6 +99,9 @@ pub struct Effects {
     pub emitted: Vec<Emitted>,
     pub timers: Vec<Timer>,
     pub log: Vec<(Level, String)>,
+    /// In the order in which they were sent, those without a response, too.
+    #[cfg(feature = "http")]
+    pub requests: Vec<http::Request>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +174,15 @@ impl Host {
         Ok(())
     }
 
+    /// Answers requests of that method and URL. Several responses are given in their order, the
+    /// last one again and again; a request without any fails.
+    #[cfg(feature = "http")]
+    pub fn respond(mut self, method: &str, url: &str, response: http::Response) -> Self {
+        let of = (method.into(), url.into());
+        self.responses.entry(of).or_default().push_back(response);
+        self
+    }
+
     /// Calls the handler, and keeps its cells and timers if it succeeds.
     ///
     /// # Errors
@@ -185,6 +207,8 @@ impl Host {
             key: key.clone(),
             shared: self.shared.clone(),
             locks: self.locks.clone(),
+            #[cfg(feature = "http")]
+            responses: std::mem::take(&mut self.responses),
             effects: Effects::default(),
         };
         CURRENT.set(Some(invocation));
@@ -192,6 +216,10 @@ impl Host {
         let call = AssertUnwindSafe(|| handler(Event::new(event)).into_result());
         let result = std::panic::catch_unwind(call);
         let invocation = CURRENT.take().expect("an invocation does not end another");
+        #[cfg(feature = "http")]
+        {
+            self.responses = invocation.responses;
+        }
         match result {
             Ok(result) => result?,
             Err(panic) => match panic.downcast::<Waits>() {
@@ -332,6 +360,8 @@ struct Invocation {
     key: String,
     shared: BTreeMap<String, Vec<u8>>,
     locks: BTreeMap<String, Lock>,
+    #[cfg(feature = "http")]
+    responses: Responses,
     effects: Effects,
 }
 
@@ -457,5 +487,21 @@ pub(crate) mod calls {
 
     pub(crate) fn log(level: Level, message: &str) {
         with(|now| now.effects.log.push((level, message.into())));
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn send(request: http::Request) -> Result<http::Response, http::Error> {
+        http::parts(&request.url)?;
+        let of = (request.method.clone(), request.url.clone());
+        with(|now| {
+            now.effects.requests.push(request);
+            let responses = now.responses.get_mut(&of);
+            let response = responses.and_then(|left| match left.len() {
+                0 | 1 => left.front().cloned(),
+                _ => left.pop_front(),
+            });
+            let (method, url) = of;
+            response.ok_or_else(|| http::Error::new(format!("no response of the test for {method} {url}")))
+        })
     }
 }

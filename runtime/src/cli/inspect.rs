@@ -42,7 +42,17 @@ pub fn inspect(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         print::line(&format!("kind      {}", kind.as_str().unwrap_or_default()))?;
         print::line(&format!("size      {} bytes", inspection.size))?;
         if let Some(version) = &inspection.wit {
-            print::line(&format!("world     weir:handler/handler@{version}"))?;
+            let world = if inspection.activity {
+                "activity"
+            } else {
+                "handler"
+            };
+            print::line(&format!("world     weir:handler/{world}@{version}"))?;
+        }
+        if inspection.activity {
+            print::line(
+                "activity  yes: it sends requests, to the hosts that `[http]` in its handler.toml names",
+            )?;
         }
         for import in &inspection.imports {
             print::line(&format!("import    {import}"))?;

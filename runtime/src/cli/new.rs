@@ -121,7 +121,9 @@ pub fn new(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             for (path, contents) in embedded::files(embedded::SDKS, lang.sdk()) {
                 write(&folder.join(&place).join(path), contents)?;
             }
-            write(&folder.join(SDK_FOLDER).join("wit/world.wit"), embedded::WORLD)?;
+            for (path, contents) in embedded::WIT {
+                write(&folder.join(SDK_FOLDER).join("wit").join(path), contents)?;
+            }
         }
         Ok(())
     };
@@ -218,6 +220,10 @@ mod tests {
         let rust = embedded::files(embedded::SDKS, "rust");
         assert!(rust.iter().any(|(path, _)| *path == "macros/src/lib.rs"));
         assert!(rust.iter().all(|(path, _)| !path.starts_with("template")));
-        assert!(embedded::WORLD.starts_with(b"/// What Weir asks"));
+        let (_, world) = embedded::WIT
+            .iter()
+            .find(|(path, _)| *path == "world.wit")
+            .expect("the world is there");
+        assert!(world.starts_with(b"/// What Weir asks"));
     }
 }

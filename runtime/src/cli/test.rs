@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use similar::{ChangeTag, TextDiff};
@@ -11,14 +12,15 @@ use similar::{ChangeTag, TextDiff};
 use super::{WrongUse, print, up};
 use crate::deployment::manifest::{self, Manifest};
 use crate::deployment::plugins::{self, Deployed};
-use crate::handler::CodeCache;
+use crate::handler::{Answers, CodeCache};
 use crate::ledger;
 use crate::trial::report::{self, Paint};
-use crate::trial::{Outcome, Setup, Stage, Summary, events, stage};
+use crate::trial::{Outcome, Setup, Stage, Summary, events, responses, stage};
 
 /// Read beside the manifest where no other file is named.
 const EVENTS_FILE: &str = "events.jsonl";
 const EXPECTED_FILE: &str = "expected.jsonl";
+const RESPONSES_FILE: &str = "responses.jsonl";
 
 /// Lines of a difference that are shown around each change.
 const CONTEXT_LINES: usize = 2;
@@ -46,6 +48,9 @@ pub struct Arguments {
     /// Expected effects; a difference exits with 1 [default: expected.jsonl beside the manifest, if it exists and --events is not given]
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
+    /// What an activity's requests are answered with, one JSON object per line [default: responses.jsonl beside the manifest, if it exists]
+    #[arg(long, value_name = "FILE")]
+    responses: Option<PathBuf>,
     /// Writes what the handler does to the file of expected effects
     #[arg(long)]
     bless: bool,
@@ -78,11 +83,13 @@ pub async fn test(arguments: Arguments) -> anyhow::Result<ExitCode> {
         WrongUse(format!("{}: cannot be read: {error}{hint}", file.display()))
     })?;
     let events = events::read(&file, &text, &deployed.manifest.sources)?;
+    let answers = Arc::new(answers(&arguments, &folder)?);
     let expected = Expected::find(&arguments, &folder)?;
 
     let first = events.first().map_or(events::FIRST_TIME, |event| event.time);
     let setup = Setup {
         ledger_subjects: ledger_subjects(&deployed.manifest)?,
+        answers,
         code_cache: CodeCache::new(&arguments.data),
         host: "test".into(),
     };
@@ -105,6 +112,21 @@ pub async fn test(arguments: Arguments) -> anyhow::Result<ExitCode> {
         None => Ok(ExitCode::SUCCESS),
         Some(expected) if arguments.bless => expected.bless(&found),
         Some(expected) => expected.compare(&found, arguments.json),
+    }
+}
+
+/// Reads what requests are answered with: the file that was named, or the one beside the manifest.
+fn answers(arguments: &Arguments, folder: &Path) -> anyhow::Result<Answers> {
+    let file = match &arguments.responses {
+        Some(file) => file.clone(),
+        None => folder.join(RESPONSES_FILE),
+    };
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(responses::read(&file, &text)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && arguments.responses.is_none() => {
+            Ok(Answers::default())
+        }
+        Err(error) => bail!(WrongUse(format!("{}: cannot be read: {error}", file.display()))),
     }
 }
 

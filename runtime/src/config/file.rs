@@ -51,6 +51,7 @@ pub(super) struct HostTable {
     pub data: Option<PathBuf>,
     pub http: Option<String>,
     pub threads: Option<usize>,
+    pub activity_threads: Option<usize>,
     pub cache_mib: Option<usize>,
     #[serde(default)]
     pub trusted_keys: Vec<String>,

@@ -32,6 +32,7 @@ plugins = "plugins"
 data = "data"
 http = "127.0.0.1:0"
 threads = 2
+activity_threads = 7
 cache_mib = 3
 trusted_keys = ["UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"]
 "#;
@@ -97,6 +98,7 @@ fn a_whole_file_with_paths_beside_it() {
                 data: folder.path().join("data"),
                 http: "127.0.0.1:0".parse().expect("an address"),
                 threads: 2,
+                activity_threads: 7,
                 cache_bytes: 3 * 1024 * 1024,
                 trusted: vec![TRUSTED.into()],
                 instances: INSTANCES,
@@ -122,6 +124,7 @@ fn the_command_line_goes_first() {
         data: Some("d".into()),
         http: Some("[::1]:9".into()),
         threads: Some(1),
+        activity_threads: Some(3),
         cache_mib: Some(2),
         trusted_keys: Some(vec!["UA".into()]),
     };
@@ -146,6 +149,7 @@ fn the_command_line_goes_first() {
     assert_eq!(config.host.data, PathBuf::from("d"));
     assert_eq!(config.host.http.to_string(), "[::1]:9");
     assert_eq!(config.host.threads, 1);
+    assert_eq!(config.host.activity_threads, 3);
     assert_eq!(config.host.cache_bytes, 2 * 1024 * 1024);
     assert_eq!(config.host.trusted, [""; 0]);
 }

@@ -45,6 +45,7 @@ pub async fn compile(
         emit: manifest.emit.clone(),
         ledger_subjects: ledger.subjects.clone(),
         config: manifest.config.clone(),
+        http: manifest.http.clone(),
         max_payload: log.max_payload(),
         per_event: manifest.instance == InstanceMode::PerEvent,
         state_version: manifest.state_version,

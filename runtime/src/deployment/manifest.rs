@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::toml_file;
 
 pub use crate::model::dedupe::Dedupe;
+pub use crate::model::host_pattern::HostPattern;
 pub use crate::model::key::KeyFrom;
 
 mod parse;
@@ -55,8 +56,17 @@ pub const LOG_BYTES_MAX: usize = 1024 * 1024;
 
 /// Handlers that a chain of events may pass, where the manifest does not say: far more than a
 /// workflow has, few enough that a loop ends before anybody pays for it.
-pub const HOPS_DEFAULT: u32 = 64;
+pub const HOPS_DEFAULT: u32 = 256;
 pub const HOPS_MAX: u32 = 100_000;
+
+/// Hosts that one activity may name: what a person can review.
+pub const HOSTS_MAX: usize = 64;
+
+/// Bytes of a response's body, where the manifest does not say: an answer of an API, not a download.
+pub const RESPONSE_BYTES_DEFAULT: usize = 1024 * 1024;
+
+/// The most it may say: as much as an invocation may emit, of which it could keep nothing more.
+pub const RESPONSE_BYTES_MAX: usize = EFFECTS_BYTES_MAX;
 
 /// Invocations of one event, where the manifest does not say.
 pub const ATTEMPTS_DEFAULT: u32 = 5;
@@ -104,6 +114,8 @@ pub struct Manifest {
     pub dedupe: Option<Dedupe>,
     /// Subjects (wildcards allowed) that the handler may emit to.
     pub emit: Vec<String>,
+    /// Of an activity: what it may call. `None`: no handler that calls anything.
+    pub http: Option<HttpAccess>,
     pub limits: Limits,
     pub retry: Retry,
     pub config: BTreeMap<String, String>,
@@ -117,6 +129,15 @@ pub struct Source {
     pub stream: String,
     pub subjects: Vec<String>,
     pub start: crate::log::Start,
+}
+
+/// `[http]`: what an activity may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpAccess {
+    /// Not empty.
+    pub hosts: Vec<HostPattern>,
+    /// Bytes of the body of one response.
+    pub response_bytes: usize,
 }
 
 impl Manifest {

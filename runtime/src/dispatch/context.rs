@@ -11,7 +11,7 @@ use super::start::Starts;
 use crate::commit::committer::Committer;
 use crate::commit::record::{FORMAT_FIRST, Kind, Record};
 use crate::deployment::manifest::Manifest;
-use crate::dispatch::executor::Executor;
+use crate::dispatch::executor::{Executor, Executors};
 use crate::handler::Program;
 use crate::log::SharedLog;
 use crate::metrics::HandlerMetrics;
@@ -41,7 +41,8 @@ pub struct HandlerContext {
     pub host: String,
     pub log: SharedLog,
     pub committer: Committer,
-    pub executor: Executor,
+    /// For handlers, and for activities.
+    pub executors: Executors,
     pub starts: Arc<Starts>,
     /// Reads shared cells and locks.
     pub shared: Arc<dyn Access>,
@@ -79,6 +80,11 @@ impl HandlerContext {
     /// Names of all sources, in the order of their indices.
     pub fn source_names(&self) -> impl Iterator<Item = &str> {
         source_names(&self.manifest)
+    }
+
+    /// The threads on which this version runs.
+    pub fn executor(&self) -> &Executor {
+        self.executors.of(&self.program)
     }
 
     /// A record of this handler and host that changes nothing: what every record says of

@@ -160,6 +160,8 @@ impl Workspace {
     /// waited for. Those that were parked and need wait no longer come first.
     pub fn run(&mut self, context: &HandlerContext, partition: u32) -> Ended {
         let until = Instant::now() + RUN_FOR;
+        // What is committed is not sent again after a crash: each is handed over as soon as it is done.
+        let one_by_one = context.program.is_activity();
         loop {
             if self.full() || Instant::now() >= until {
                 return Ended::Full;
@@ -176,6 +178,9 @@ impl Workspace {
             };
             if let Some(ended) = ended {
                 return ended;
+            }
+            if one_by_one {
+                return Ended::Full;
             }
         }
     }
@@ -363,7 +368,13 @@ impl Workspace {
             }
             None => context.program.instantiate()?,
         };
-        let source_created = self.positions[usize::from(event.source)].created;
+        let mut source = usize::from(event.source);
+        if source == context.manifest.sources.len() {
+            // One that is redriven comes from the ledger, and is to have the seed that it had at first.
+            let first = context.source_names().position(|name| name == &*event.stream);
+            source = first.unwrap_or(source);
+        }
+        let source_created = self.positions[source].created;
         let outcome = instance.handle(
             event,
             &Call {

@@ -531,7 +531,7 @@ impl<'a> Term<'a> {
             if !missing.is_empty() {
                 fill(&context, partition, &mut workspace, missing, overlays, at_least).await?;
             }
-            let executor = context.executor.clone();
+            let executor = context.executor().clone();
             let ran = executor.run(move || {
                 let started = Instant::now();
                 let before = workspace.group.events;

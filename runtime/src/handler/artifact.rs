@@ -7,9 +7,10 @@ use wasmparser::{Parser, Payload};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, Type};
 
+use super::activity_bindings::HandlerPre as ActivityPre;
 use super::bindings::HandlerPre;
-use super::host::Host;
-use super::{Engine, preview1, wasi};
+use super::program::{Kind, Pre};
+use super::{Engine, http, preview1, wasi};
 
 /// Bytes of a component file. A Python handler with its interpreter has 18 MB.
 pub const ARTIFACT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -60,13 +61,21 @@ pub enum Refusal {
     )]
     Encode { detail: String },
     #[error(
-        "imports {import}, which handlers do not have (no network, no files, nothing but {WIT_PACKAGE}@{WIT_VERSION} and WASI 0.2 io, clocks, random, cli and filesystem); build it without what needs that"
+        "imports {import}, which handlers do not have (no files, no sockets, nothing but {WIT_PACKAGE}@{WIT_VERSION} and WASI 0.2 io, clocks, random, cli, filesystem and, for activities, outgoing http); build it without what needs that"
     )]
     UnknownImport { import: String },
     #[error(
         "imports {import}, this host has {WIT_PACKAGE}@{WIT_VERSION}; build the handler against that, or upgrade the host"
     )]
     OtherVersion { import: String },
+    #[error(
+        "imports wasi:http, so it is an activity, and its handler.toml does not say which hosts it may call: add `[http]` with `hosts = [\"api.example.com\"]`, or build it without what sends requests"
+    )]
+    NoHosts,
+    #[error(
+        "handler.toml has `[http]`, and the component imports no wasi:http: take `[http]` out, or build the component for the world {WIT_PACKAGE}/activity@{WIT_VERSION} (weir-guest: with its feature `http`)"
+    )]
+    NoActivity,
     #[error("exports no function `handle`{}; build it for the world {WIT_PACKAGE}/handler@{WIT_VERSION}", nearest_export(.nearest))]
     NoHandle {
         /// The export whose name is most like it.
@@ -114,6 +123,8 @@ pub struct Inspection {
     pub size: usize,
     /// Version of `weir:handler` that it is built against, where it imports any of it.
     pub wit: Option<String>,
+    /// Whether it calls the outside world (`wasi:http`), for which its manifest must name hosts.
+    pub activity: bool,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
     /// Whether this host would run it, or why not.
@@ -151,6 +162,7 @@ pub fn inspect(engine: &Engine, wasm: &[u8]) -> Inspection {
         },
         size: wasm.len(),
         wit,
+        activity: imports.iter().any(|import| is_http(import)),
         imports,
         exports,
         accepted: component
@@ -162,8 +174,8 @@ pub fn inspect(engine: &Engine, wasm: &[u8]) -> Inspection {
 
 /// A component that can be instantiated.
 pub(super) struct Accepted {
-    pub pre: HandlerPre<Host>,
-    pub wasi: bool,
+    pub pre: Pre,
+    pub kind: Kind,
     /// Whether it brings the cells of older versions to its own.
     pub migrates: bool,
     /// Whether it imports shared cells and locks.
@@ -187,21 +199,34 @@ fn link(engine: &Engine, component: &Component) -> Result<Accepted, Refusal> {
             .min_by_key(|export| distance(export, "handle"));
         return Err(Refusal::NoHandle { nearest });
     }
-    let wasi = imports.iter().any(|import| import.starts_with("wasi:"));
-    let linker = if wasi { &engine.linker_wasi } else { &engine.linker };
+    let kind = if imports.iter().any(|import| is_http(import)) {
+        Kind::Activity
+    } else if imports.iter().any(|import| import.starts_with("wasi:")) {
+        Kind::Wasi
+    } else {
+        Kind::Plain
+    };
+    let linker = match kind {
+        Kind::Plain => &engine.linker,
+        Kind::Wasi => &engine.linker_wasi,
+        Kind::Activity => &engine.linker_activity,
+    };
     let mismatch = |error: wasmtime::Error| Refusal::Mismatch {
         detail: one_line(format!("{error:#}")),
     };
     let pre = linker.instantiate_pre(component).map_err(mismatch)?;
-    let pre = HandlerPre::new(pre).map_err(mismatch)?;
+    let pre = match kind {
+        Kind::Plain | Kind::Wasi => HandlerPre::new(pre).map(Pre::Handler),
+        Kind::Activity => ActivityPre::new(pre).map(Pre::Activity),
+    };
     let migrates = exports.iter().any(|export| export == MIGRATE);
     if migrates {
         check_migrate(engine, component)?;
     }
     let shared = format!("{WIT_PACKAGE}/shared@");
     Ok(Accepted {
-        pre,
-        wasi,
+        pre: pre.map_err(mismatch)?,
+        kind,
         migrates,
         shares: imports.iter().any(|import| import.starts_with(&shared)),
     })
@@ -271,12 +296,17 @@ fn check_import(import: &str) -> Result<(), Refusal> {
             }),
         };
     }
-    if wasi::allowed(interface) && version.starts_with("0.2.") {
+    if (wasi::allowed(interface) || http::allowed(interface)) && version.starts_with("0.2.") {
         return Ok(());
     }
     Err(Refusal::UnknownImport {
         import: import.into(),
     })
+}
+
+/// Whether an import makes a component an activity.
+fn is_http(import: &str) -> bool {
+    http::allowed(import.split_once('@').map_or(import, |(interface, _)| interface))
 }
 
 /// The file as a component: as it is, or made from a core module.
@@ -426,6 +456,7 @@ mod tests {
             "weir:handler/log@0.1.7",
             "wasi:io/poll@0.2.3",
             "wasi:cli/exit@0.2.0",
+            "wasi:http/outgoing-handler@0.2.6",
         ] {
             assert_eq!(check_import(good), Ok(()), "{good}");
         }
@@ -442,7 +473,8 @@ mod tests {
         for unknown in [
             "weir:handler/queues@0.1.0",
             "wasi:sockets/tcp@0.2.0",
-            "wasi:http/types@0.2.0",
+            "wasi:http/incoming-handler@0.2.0",
+            "wasi:http/types@0.3.0",
             "wasi:io/poll@0.3.0",
             "x",
         ] {

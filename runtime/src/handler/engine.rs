@@ -12,6 +12,7 @@ use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 use super::bindings::Handler;
 use super::code_cache::CodeCache;
 use super::host::{Host, HostData};
+use super::http::{self, Answers, Transport};
 use super::limiter::TABLE_ELEMENTS_MAX;
 use super::wasi;
 
@@ -45,6 +46,10 @@ pub struct Engine {
     pub(super) linker: Linker<Host>,
     /// The same, and WASI without capabilities.
     pub(super) linker_wasi: Linker<Host>,
+    /// What an activity may import: all of that, and `wasi:http`. Its calls can be suspended.
+    pub(super) linker_activity: Linker<Host>,
+    /// Where the requests of activities go.
+    pub(super) transport: Arc<Transport>,
     /// Where compiled code is kept, if it is.
     code_cache: Option<CodeCache>,
     /// Dropped to stop the ticker.
@@ -60,6 +65,27 @@ impl Engine {
     /// This machine cannot run it: a processor without a backend, too little
     /// address space (`ulimit -v`) for that many instances, no thread left.
     pub fn new(instances_max: u32, code_cache: Option<CodeCache>) -> anyhow::Result<Arc<Engine>> {
+        Engine::with_transport(instances_max, code_cache, Transport::network())
+    }
+
+    /// An engine whose activities reach no network: their requests are answered from what was
+    /// written down.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn offline(
+        instances_max: u32,
+        code_cache: Option<CodeCache>,
+        answers: Arc<Answers>,
+    ) -> anyhow::Result<Arc<Engine>> {
+        Engine::with_transport(instances_max, code_cache, Transport::answers(answers))
+    }
+
+    fn with_transport(
+        instances_max: u32,
+        code_cache: Option<CodeCache>,
+        transport: Transport,
+    ) -> anyhow::Result<Arc<Engine>> {
         let mut config = Config::new();
         config
             .allocation_strategy(allocation(instances_max.max(1)))
@@ -78,6 +104,9 @@ impl Engine {
         Handler::add_to_linker::<_, HostData>(&mut linker, |host| host)?;
         let mut linker_wasi = linker.clone();
         wasi::add_to_linker(&mut linker_wasi)?;
+        let mut linker_activity = linker.clone();
+        wasi::add_to_linker_async(&mut linker_activity)?;
+        http::add_to_linker(&mut linker_activity)?;
 
         let (running, stopped) = channel::<()>();
         let clock = wasmtime.clone();
@@ -93,6 +122,8 @@ impl Engine {
             wasmtime,
             linker,
             linker_wasi,
+            linker_activity,
+            transport: Arc::new(transport),
             code_cache,
             running: Some(running),
             ticker: Some(ticker),

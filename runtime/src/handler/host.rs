@@ -9,8 +9,9 @@ use wasmtime::component::HasData;
 
 use super::bindings::weir::handler as wit;
 use super::guest_log::GuestLog;
+use super::http::{Outgoing, Transport};
 use super::limiter::Limiter;
-use super::program::ProgramSettings;
+use super::program::{Kind, ProgramSettings};
 use super::shared::{Locked, SharedUses};
 use super::wasi::Wasi;
 use crate::effects::check::{self, Tally};
@@ -30,6 +31,8 @@ pub(super) struct Host {
     pub wasi: Option<Box<Wasi>>,
     /// `None` for programs that use nothing shared.
     shared: Option<Arc<dyn Access>>,
+    /// Only for activities.
+    pub http: Option<Box<Outgoing>>,
     /// `None` while the instance is made and between events.
     invocation: Option<Invocation>,
 }
@@ -55,14 +58,21 @@ impl HasData for HostData {
 }
 
 impl Host {
-    pub fn new(settings: Arc<ProgramSettings>, wasi: bool, shared: Option<Arc<dyn Access>>) -> Self {
+    pub fn new(
+        settings: Arc<ProgramSettings>,
+        kind: Kind,
+        transport: &Arc<Transport>,
+        shared: Option<Arc<dyn Access>>,
+    ) -> Self {
+        let activity = kind == Kind::Activity;
         let log = Arc::new(Mutex::new(GuestLog::new(
             settings.handler.clone(),
             settings.limits.log_bytes,
         )));
         Host {
             limiter: Limiter::new(settings.limits.memory_mib),
-            wasi: wasi.then(|| Box::new(Wasi::new(&log))),
+            wasi: (kind != Kind::Plain).then(|| Box::new(Wasi::new(&log, activity && transport.is_real()))),
+            http: activity.then(|| Box::new(Outgoing::new(transport, &settings))),
             settings,
             log,
             shared,
@@ -93,6 +103,9 @@ impl Host {
     /// What the invocation did; lets go of the key's state.
     pub fn end(&mut self) -> Effects {
         self.log().end();
+        if let Some(http) = &mut self.http {
+            http.end();
+        }
         let state_version = self.settings.state_version;
         self.invocation
             .take()

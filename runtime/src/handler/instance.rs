@@ -1,15 +1,21 @@
 //! One sandbox, and the calls made into it.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::time::timeout;
 use wasmtime::Store;
 use wasmtime::component::TypedFunc;
 
+use super::activity_bindings::Handler as Activity;
 use super::artifact::MIGRATE;
 use super::bindings::Handler;
 use super::bindings::weir::handler::types::{self as wit, Failure, HeaderParam};
 use super::fault::clip;
 use super::host::Host;
+use super::program::Pre;
 use super::{Engine, Fault, Program};
 use crate::effects::Effects;
 use crate::model::event::Event;
@@ -46,10 +52,39 @@ pub struct Instance {
 
 struct Live {
     store: Store<Host>,
-    handler: Handler,
-    migrate: Option<TypedFunc<(u32,), (Result<(), Failure>,)>>,
+    entry: Entry,
+    migrate: Option<Migrate>,
     /// Memory after the first event: what the guest needs when it leaks nothing.
     settled_bytes: Option<usize>,
+}
+
+/// The optional export of the world `migration`.
+type Migrate = TypedFunc<(u32,), (Result<(), Failure>,)>;
+
+/// What a call of the guest comes to: a trap, or what it returned.
+type Returned = wasmtime::Result<Result<(), Failure>>;
+
+/// How the guest is called.
+enum Entry {
+    Handler(Handler),
+    /// On a stack of its own, so that it can be suspended while it waits, and dropped when it waits for
+    /// too long.
+    Activity(Activity),
+}
+
+/// The call of an activity took longer than it may.
+struct TooLong;
+
+/// Runs a call that may wait on this thread, and no longer than it may: guest code is interrupted by the
+/// epoch, and a call that waits is dropped.
+///
+/// # Panics
+/// Not on a thread that has entered a runtime: [`Executor::for_activities`](crate::dispatch::executor::Executor).
+fn within<T>(limit_ms: u32, call: impl Future<Output = T>) -> Result<T, TooLong> {
+    let limit = Duration::from_millis(limit_ms.into());
+    Handle::current()
+        .block_on(async { timeout(limit, call).await })
+        .map_err(|_| TooLong)
 }
 
 impl Instance {
@@ -64,7 +99,8 @@ impl Instance {
 
     /// Calls the handler with one event. `state` is let go of before this returns.
     ///
-    /// Must not be called on a thread of an async runtime.
+    /// Must not be called on a thread of an async runtime; for an activity, on one that has
+    /// entered a runtime.
     ///
     /// # Errors
     /// [`Fault`]: nothing of what the invocation did counts.
@@ -97,28 +133,32 @@ impl Instance {
 impl Live {
     fn new(program: &Arc<Program>, shared: Option<Arc<dyn Access>>) -> Result<Self, Fault> {
         let limits = &program.settings.limits;
-        let mut store = Store::new(
-            &program.engine.wasmtime,
-            Host::new(Arc::clone(&program.settings), program.wasi, shared),
-        );
+        let settings = Arc::clone(&program.settings);
+        let host = Host::new(settings, program.kind, &program.engine.transport, shared);
+        let mut store = Store::new(&program.engine.wasmtime, host);
         store.limiter(|host| &mut host.limiter);
         let limit_ms = limits.time_ms.max(INITIALISATION_MS_MIN);
         store.set_epoch_deadline(Engine::ticks(limit_ms));
-        let exports = program
-            .pre
-            .instance_pre()
-            .instantiate(&mut store)
-            .and_then(|instance| {
-                let migrate = match program.settings.state_version {
-                    1 => None,
-                    _ => Some(instance.get_typed_func(&mut store, MIGRATE)?),
-                };
-                Ok((Handler::new(&mut store, &instance)?, migrate))
-            });
-        match exports {
-            Ok((handler, migrate)) => Ok(Live {
+        let instance = match &program.pre {
+            Pre::Handler(pre) => pre.instance_pre().instantiate(&mut store),
+            Pre::Activity(pre) => within(limit_ms, pre.instance_pre().instantiate_async(&mut store))
+                .map_err(|TooLong| Fault::Timeout { limit_ms })?,
+        };
+        let entry = instance.and_then(|instance| {
+            let migrate = match program.settings.state_version {
+                1 => None,
+                _ => Some(instance.get_typed_func(&mut store, MIGRATE)?),
+            };
+            let entry = match &program.pre {
+                Pre::Handler(_) => Entry::Handler(Handler::new(&mut store, &instance)?),
+                Pre::Activity(_) => Entry::Activity(Activity::new(&mut store, &instance)?),
+            };
+            Ok((entry, migrate))
+        });
+        match entry {
+            Ok((entry, migrate)) => Ok(Live {
                 store,
-                handler,
+                entry,
                 migrate,
                 settled_bytes: None,
             }),
@@ -159,6 +199,9 @@ impl Live {
         if let Some(wasi) = &mut host.wasi {
             wasi.begin(&id, call.source_created, call.clock);
         }
+        if let Some(http) = &mut host.http {
+            http.begin(&id, call.source_created);
+        }
         let headers: Vec<HeaderParam<'_>> = event
             .headers
             .iter()
@@ -178,16 +221,24 @@ impl Live {
         let limits = &program.settings.limits;
         self.store.set_epoch_deadline(Engine::ticks(limits.time_ms));
         let outdated = from < to && state.visible_len() > 0;
-        let result = match outdated {
-            true => self.migrate(from..to),
-            false => Ok(Ok(())),
+        let migrated = match outdated {
+            true => self.migrate(limits.time_ms, from..to),
+            false => Ok(Ok(Ok(()))),
         };
-        let result = match result {
-            Ok(Ok(())) => self.handler.call_handle(&mut self.store, param),
+        let result = match migrated {
+            Ok(Ok(Ok(()))) => match &self.entry {
+                Entry::Handler(handler) => Ok(handler.call_handle(&mut self.store, param)),
+                Entry::Activity(activity) => {
+                    within(limits.time_ms, activity.call_handle(&mut self.store, param))
+                }
+            },
             failed => failed,
         };
         let host = self.store.data_mut();
         let effects = host.end();
+        let result = result.map_err(|TooLong| Fault::Timeout {
+            limit_ms: limits.time_ms,
+        })?;
         match result {
             Ok(Ok(())) => Ok(effects),
             Ok(Err(Failure::Retry(reason))) => Err(Fault::Retry(clip(reason))),
@@ -200,18 +251,23 @@ impl Live {
     }
 
     /// Brings the key's cells through `versions`, a call for each of them.
-    fn migrate(&mut self, versions: std::ops::Range<u32>) -> wasmtime::Result<Result<(), Failure>> {
+    fn migrate(&mut self, limit_ms: u32, versions: std::ops::Range<u32>) -> Result<Returned, TooLong> {
         let Some(migrate) = &self.migrate else {
-            return Ok(Ok(()));
+            return Ok(Ok(Ok(())));
         };
         for from in versions {
-            let (migrated,) = migrate.call(&mut self.store, (from,))?;
-            if migrated.is_err() {
-                return Ok(migrated);
+            let called = match &self.entry {
+                Entry::Handler(_) => migrate.call(&mut self.store, (from,)),
+                Entry::Activity(_) => within(limit_ms, migrate.call_async(&mut self.store, (from,)))?,
+            };
+            match called {
+                Ok((Ok(()),)) => {}
+                Ok((failure,)) => return Ok(Ok(failure)),
+                Err(error) => return Ok(Err(error)),
             }
         }
         self.store.data_mut().migrated();
-        Ok(Ok(()))
+        Ok(Ok(Ok(())))
     }
 
     /// Whether memory has grown, since the first event, over half of what was

@@ -19,8 +19,12 @@
 //! no threads, files, sockets or environment. Only the faults that bound time
 //! and stack depend on the machine, and those leave no effects.
 //!
+//! Not so an *activity*, a program that imports `wasi:http`: what it does follows from what the outside world
+//! answers, too ([`http`](self::http)).
+//!
 //! Everything here is synchronous: an invocation occupies its thread, which must
-//! not be one of an async runtime and needs [`THREAD_STACK_BYTES_MIN`] of stack.
+//! not be one of an async runtime and needs [`THREAD_STACK_BYTES_MIN`] of stack. That of an activity needs a runtime
+//! at hand, which does the waiting.
 
 mod artifact;
 mod code_cache;
@@ -28,6 +32,7 @@ mod engine;
 mod fault;
 mod guest_log;
 mod host;
+mod http;
 mod instance;
 mod limiter;
 mod preview1;
@@ -42,6 +47,7 @@ pub use code_cache::CodeCache;
 pub use engine::{EPOCH_TICK, Engine, THREAD_STACK_BYTES_MIN, WASM_STACK_BYTES_MAX};
 pub use fault::Fault;
 pub use guest_log::TARGET as GUEST_TARGET;
+pub use http::{Answer, Answers, Asked, HEAD_BYTES_MAX, REQUESTS_MAX};
 pub use instance::{Call, Instance};
 pub use program::{Program, ProgramSettings};
 
@@ -53,5 +59,17 @@ mod bindings {
         imports: { default: trappable },
         // The event is lowered straight from where the dispatcher holds it.
         ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+/// The same world with its export as it is called for an activity: the call can be suspended, while
+/// the guest waits for the network.
+mod activity_bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "handler",
+        exports: { default: async },
+        ownership: Borrowing { duplicate_if_necessary: true },
+        with: { "weir:handler": super::bindings::weir::handler },
     });
 }

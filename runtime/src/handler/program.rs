@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::activity_bindings::HandlerPre as ActivityPre;
 use super::artifact::{self, Refusal};
 use super::bindings::HandlerPre;
 use super::host::Host;
 use super::{Engine, Fault, Instance};
-use crate::deployment::manifest::Limits;
+use crate::deployment::manifest::{HttpAccess, Limits};
 use crate::shared::Access;
 
 /// What a manifest, the ledger and the server say of a program.
@@ -21,6 +22,8 @@ pub struct ProgramSettings {
     /// Subjects of the ledger; an emit must be among these too.
     pub ledger_subjects: Vec<String>,
     pub config: BTreeMap<String, String>,
+    /// What an activity may call.
+    pub http: Option<HttpAccess>,
     /// The server's `max_payload` in bytes.
     pub max_payload: usize,
     /// A new instance for each event.
@@ -33,12 +36,29 @@ pub struct ProgramSettings {
 /// manifest. Shared by all partitions of a handler.
 pub struct Program {
     pub(super) engine: Arc<Engine>,
-    pub(super) pre: HandlerPre<Host>,
+    pub(super) pre: Pre,
     pub(super) settings: Arc<ProgramSettings>,
-    /// Whether it imports WASI. Those that do not are spared its context.
-    pub(super) wasi: bool,
     /// Whether it uses shared cells or locks.
     pub(super) shares: bool,
+    pub(super) kind: Kind,
+}
+
+/// What a component imports beside the handler's own interfaces, which decides how it is linked and called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing: it is spared WASI's context.
+    Plain,
+    /// WASI without capabilities.
+    Wasi,
+    /// WASI, and outgoing HTTP.
+    Activity,
+}
+
+/// A linked component, ready to be instantiated.
+pub(super) enum Pre {
+    Handler(HandlerPre<Host>),
+    /// Called so that it can be suspended.
+    Activity(ActivityPre<Host>),
 }
 
 impl Program {
@@ -55,13 +75,23 @@ impl Program {
     ) -> Result<Arc<Program>, Refusal> {
         let accepted = artifact::accept(engine, wasm)?;
         artifact::check_migration(accepted.migrates, settings.state_version)?;
+        match (accepted.kind, &settings.http) {
+            (Kind::Activity, None) => return Err(Refusal::NoHosts),
+            (Kind::Plain | Kind::Wasi, Some(_)) => return Err(Refusal::NoActivity),
+            _ => {}
+        }
         Ok(Arc::new(Program {
             engine: Arc::clone(engine),
             pre: accepted.pre,
             settings: Arc::new(settings),
-            wasi: accepted.wasi,
+            kind: accepted.kind,
             shares: accepted.shares,
         }))
+    }
+
+    /// Whether its invocations call the outside world, and may wait for it.
+    pub fn is_activity(&self) -> bool {
+        self.kind == Kind::Activity
     }
 
     /// A new sandbox, with the component's own initialisation done.

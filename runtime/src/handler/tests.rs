@@ -2,6 +2,7 @@
 //! needed. `probe.wat` does what its event tells it to; [`Script`] is how a test
 //! tells it.
 
+mod http;
 mod preview1;
 mod tracks;
 
@@ -96,7 +97,7 @@ fn limits() -> Limits {
         time_ms: 1_000,
         effects_bytes: 512 * 1024,
         log_bytes: 4_096,
-        hops: 64,
+        hops: 256,
     }
 }
 
@@ -108,6 +109,7 @@ fn settings() -> ProgramSettings {
         emit: vec!["out.>".into(), "elsewhere.>".into()],
         ledger_subjects: vec!["out.>".into()],
         config: BTreeMap::from([("threshold".into(), "30".into())]),
+        http: None,
         max_payload: 1024 * 1024,
         per_event: false,
     }
@@ -119,7 +121,9 @@ fn module(text: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut resolve = Resolve::default();
     let (handler, _) = resolve.push_path(root.join("wit")).expect("wit/ parses");
-    let world = if text.contains("\"wasi:") {
+    let world = if text.contains("\"wasi:http") {
+        resolve.select_world(&[handler], Some("activity"))
+    } else if text.contains("\"wasi:") {
         let fixtures = resolve
             .push_path(root.join("tests/fixtures/wasi.wit"))
             .expect("wasi.wit parses")
@@ -665,8 +669,8 @@ fn files_that_are_no_handlers_are_refused_with_what_to_do() {
             "imports wasi:sockets/tcp@0.2.0,",
         ),
         (
-            component("wasi:http/outgoing-handler@0.2.0"),
-            "imports wasi:http/outgoing-handler@0.2.0,",
+            component("wasi:http/incoming-handler@0.2.0"),
+            "imports wasi:http/incoming-handler@0.2.0,",
         ),
         (
             component("weir:handler/state@0.2.0"),

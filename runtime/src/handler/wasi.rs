@@ -5,8 +5,11 @@
 //!   clock is moved to when the wait would have ended.
 //! * Random numbers follow from the event's id and the source's created time.
 //! * stdout and stderr are the handler's log; stdin is at its end.
-//! * There are no arguments, variables, files or terminals. Sockets and HTTP are
-//!   not even linked, so importing them is refused by name.
+//! * There are no arguments, variables, files or terminals. Sockets are not even
+//!   linked, so importing them is refused by name; HTTP only for activities.
+//!
+//! An activity waits for the outside world, so that its waits take the time they say, and its clock
+//! moves with them. Everything else is the same there.
 //!
 //! Clocks and random numbers are implemented here and not set on
 //! `wasmtime-wasi`'s, whose clock would really wait, out of reach of the time
@@ -14,15 +17,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep_until};
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream, WasiCli, WasiCliView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::clocks::{monotonic_clock, wall_clock};
 use wasmtime_wasi::p2::bindings::random::{insecure, insecure_seed, random};
-use wasmtime_wasi::p2::bindings::{cli, filesystem, sync};
+use wasmtime_wasi::p2::bindings::{cli, filesystem, io, sync};
 use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamError, StreamResult, subscribe};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -39,6 +44,9 @@ const RESOURCES_MAX: usize = 10_000;
 /// Bytes that a guest may write to stdout or stderr at once.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 
+/// The longest wait that takes the time it says: longer than an invocation may be.
+const WAIT_MAX: Duration = Duration::from_secs(3_600);
+
 const NS_PER_S: u64 = 1_000_000_000;
 
 /// WASI of one instance.
@@ -49,11 +57,14 @@ pub(super) struct Wasi {
     wall: u64,
     /// Shared with the guest's waits, which move it.
     monotonic: Arc<AtomicU64>,
+    /// Whether waits take time.
+    waits: bool,
     random: Random,
 }
 
 impl Wasi {
-    pub fn new(log: &Arc<Mutex<GuestLog>>) -> Self {
+    /// WASI that logs to `log`. `waits`: waiting takes time, and a runtime.
+    pub fn new(log: &Arc<Mutex<GuestLog>>, waits: bool) -> Self {
         let output = |stream| GuestOutput {
             log: Arc::clone(log),
             stream,
@@ -68,8 +79,14 @@ impl Wasi {
             table,
             wall: 0,
             monotonic: Arc::default(),
+            waits,
             random: Random::new("", 0),
         }
+    }
+
+    /// The resources that the guest has.
+    pub fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
     }
 
     /// Sets clocks and random numbers for one event. `clock` is Unix nanoseconds.
@@ -83,6 +100,25 @@ impl Wasi {
 
 /// Links the interfaces that [`allowed`] names.
 pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    add_what_never_waits(linker)?;
+    sync::filesystem::types::add_to_linker::<_, WasiFilesystem>(linker, Host::filesystem)?;
+    sync::io::error::add_to_linker::<_, HasTable>(linker, table)?;
+    sync::io::poll::add_to_linker::<_, HasTable>(linker, table)?;
+    sync::io::streams::add_to_linker::<_, HasTable>(linker, table)?;
+    Ok(())
+}
+
+/// The same for calls that can be suspended, where a guest waits without its thread.
+pub(super) fn add_to_linker_async(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    add_what_never_waits(linker)?;
+    filesystem::types::add_to_linker::<_, WasiFilesystem>(linker, Host::filesystem)?;
+    io::error::add_to_linker::<_, HasTable>(linker, table)?;
+    io::poll::add_to_linker::<_, HasTable>(linker, table)?;
+    io::streams::add_to_linker::<_, HasTable>(linker, table)?;
+    Ok(())
+}
+
+fn add_what_never_waits(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     wall_clock::add_to_linker::<_, HasWasi>(linker, wasi)?;
     monotonic_clock::add_to_linker::<_, HasWasi>(linker, wasi)?;
     random::add_to_linker::<_, HasWasi>(linker, wasi)?;
@@ -100,13 +136,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     cli::terminal_stdout::add_to_linker::<_, WasiCli>(linker, Host::cli)?;
     cli::terminal_stderr::add_to_linker::<_, WasiCli>(linker, Host::cli)?;
 
-    filesystem::preopens::add_to_linker::<_, WasiFilesystem>(linker, Host::filesystem)?;
-    sync::filesystem::types::add_to_linker::<_, WasiFilesystem>(linker, Host::filesystem)?;
-
-    sync::io::error::add_to_linker::<_, HasTable>(linker, table)?;
-    sync::io::poll::add_to_linker::<_, HasTable>(linker, table)?;
-    sync::io::streams::add_to_linker::<_, HasTable>(linker, table)?;
-    Ok(())
+    filesystem::preopens::add_to_linker::<_, WasiFilesystem>(linker, Host::filesystem)
 }
 
 fn table(host: &mut Host) -> &mut ResourceTable {
@@ -194,9 +224,15 @@ impl monotonic_clock::Host for Wasi {
     }
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        let left = when.saturating_sub(self.monotonic.load(Ordering::Relaxed));
         let wait = self.table.push(Wait {
             monotonic: Arc::clone(&self.monotonic),
             until: when,
+            // What no clock reaches is longer than any invocation.
+            ends: match self.waits {
+                true => Some(Instant::now() + Duration::from_nanos(left).min(WAIT_MAX)),
+                false => None,
+            },
         })?;
         subscribe(&mut self.table, wait)
     }
@@ -207,15 +243,20 @@ impl monotonic_clock::Host for Wasi {
     }
 }
 
-/// A wait that is over as soon as someone waits for it.
+/// A wait that is over as soon as someone waits for it, but for an activity's.
 struct Wait {
     monotonic: Arc<AtomicU64>,
     until: u64,
+    /// When it is over, if it takes time.
+    ends: Option<Instant>,
 }
 
 #[async_trait::async_trait]
 impl Pollable for Wait {
     async fn ready(&mut self) {
+        if let Some(ends) = self.ends {
+            sleep_until(ends).await;
+        }
         self.monotonic.fetch_max(self.until, Ordering::Relaxed);
     }
 }

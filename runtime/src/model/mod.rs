@@ -8,11 +8,13 @@
 //! * [`dedupe`]: how business ids are remembered.
 //! * [`hidden`]: which names are Weir's own among those of handlers.
 //! * [`trace::Trace`]: the chain of events that one belongs to.
+//! * [`host_pattern`]: the hosts that an activity may call.
 //! * [`limits`]: every bound that more than one module needs, with its reason.
 
 pub mod dedupe;
 pub mod event;
 pub mod hidden;
+pub mod host_pattern;
 pub mod key;
 pub mod limits;
 pub mod pattern;

@@ -26,7 +26,7 @@ use crate::deployment::compile::compile;
 use crate::deployment::registry::{self, Desired, Registered};
 use crate::deployment::signature;
 use crate::dispatch::context::{Budget, HandlerContext, LaneStatus, Version, source_names};
-use crate::dispatch::executor::Executor;
+use crate::dispatch::executor::Executors;
 use crate::dispatch::lane::Lane;
 use crate::dispatch::ownership::Ownership;
 use crate::dispatch::start::Starts;
@@ -48,7 +48,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// What all handlers of a host share.
 pub struct Parts {
     pub engine: Arc<Engine>,
-    pub executor: Executor,
+    pub executors: Executors,
     pub committer: Committer,
     pub log: SharedLog,
     pub ledger: Ledger,
@@ -459,7 +459,7 @@ impl Running {
             host: parts.host.clone(),
             log: parts.log.clone(),
             committer: parts.committer.clone(),
-            executor: parts.executor.clone(),
+            executors: parts.executors.clone(),
             starts: Arc::new(Starts::new(parts.log.clone(), names.clone())),
             shared: Arc::new(Reader::new(parts.log.clone(), names, Clock::System)),
             freed: parts.freed.clone(),

@@ -1,5 +1,6 @@
 //! Shared cells and locks, read from the log while a guest waits.
 
+use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
@@ -45,12 +46,19 @@ impl Reader {
 impl Access for Reader {
     fn last(&self, shared: &Shared) -> Result<Option<Stored>, String> {
         let subject = shared.subject(&self.names.ledger);
-        let read = self.log.last(&self.names.ledger, &subject);
-        let read = async { tokio::time::timeout(READ_FOR, read).await };
-        match self.runtime.block_on(read) {
-            Ok(Ok(stored)) => Ok(stored),
-            Ok(Err(error)) => Err(format!("{subject} cannot be read: {error}")),
-            Err(_) => Err(format!("{subject} cannot be read: no answer within {READ_FOR:?}")),
+        let (log, ledger, of) = (self.log.clone(), self.names.ledger.clone(), subject.clone());
+        let (reply, answer) = mpsc::channel();
+        // Activities run within a runtime, where nothing can be blocked on.
+        self.runtime.spawn(async move {
+            let read = tokio::time::timeout(READ_FOR, log.last(&ledger, &of)).await;
+            // Whoever asked waits for it.
+            let _ = reply.send(read);
+        });
+        match answer.recv() {
+            Ok(Ok(Ok(stored))) => Ok(stored),
+            Ok(Ok(Err(error))) => Err(format!("{subject} cannot be read: {error}")),
+            Ok(Err(_)) => Err(format!("{subject} cannot be read: no answer within {READ_FOR:?}")),
+            Err(_) => Err(format!("{subject} cannot be read: the host is going down")),
         }
     }
 

@@ -79,28 +79,37 @@ pub struct Error {
 /// The first thing that is wrong.
 pub fn read(file: &Path, text: &str, sources: &[Source]) -> Result<Vec<Given>, Error> {
     let mut events: Vec<Given> = Vec::new();
-    for (line, text) in (1..).zip(text.lines()) {
-        if text.trim().is_empty() {
-            continue;
-        }
+    for (line, text) in lines(text) {
         let before = events.last().map(|event| event.time);
-        let event = read_line(text, sources, before).map_err(|Problem { field, problem }| Error {
-            file: file.to_owned(),
-            line,
-            field: field.into(),
-            problem,
-        })?;
+        let event = read_line(text, sources, before).map_err(|problem| problem.at(file, line))?;
         events.push(Given { line, ..event });
     }
     Ok(events)
 }
 
-struct Problem {
+/// Lines that are not empty, with their numbers.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = (1..).zip(text.lines());
+    lines.filter(|(_, text)| !text.trim().is_empty())
+}
+
+pub(super) struct Problem {
     field: &'static str,
     problem: String,
 }
 
-fn wrong<T>(field: &'static str, problem: impl Into<String>) -> Result<T, Problem> {
+impl Problem {
+    pub(super) fn at(self, file: &Path, line: usize) -> Error {
+        Error {
+            file: file.to_owned(),
+            line,
+            field: self.field.into(),
+            problem: self.problem,
+        }
+    }
+}
+
+pub(super) fn wrong<T>(field: &'static str, problem: impl Into<String>) -> Result<T, Problem> {
     Err(Problem {
         field,
         problem: problem.into(),
@@ -108,10 +117,11 @@ fn wrong<T>(field: &'static str, problem: impl Into<String>) -> Result<T, Proble
 }
 
 /// Fields of one line: the text of each value, as it stands there.
-struct Line<'a>(BTreeMap<String, &'a str>);
+pub(super) struct Line<'a>(BTreeMap<String, &'a str>);
 
 impl<'a> Line<'a> {
-    fn parse(text: &'a str) -> Result<Line<'a>, Problem> {
+    /// Reads a line that may have these fields.
+    pub(super) fn parse(text: &'a str, known: &[&str]) -> Result<Line<'a>, Problem> {
         if let Err(error) = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(text) {
             return wrong("", format!("no JSON object: {error}"));
         }
@@ -129,16 +139,20 @@ impl<'a> Line<'a> {
             }
             rest = after;
         }
-        if let Some(unknown) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
+        if let Some(unknown) = fields.keys().find(|name| !known.contains(&name.as_str())) {
             return wrong(
                 "",
-                format!("unknown field `{unknown}`; there are {}", FIELDS.join(", ")),
+                format!("unknown field `{unknown}`; there are {}", known.join(", ")),
             );
         }
         Ok(Line(fields))
     }
 
-    fn get<T: DeserializeOwned>(&self, field: &'static str, what: &str) -> Result<Option<T>, Problem> {
+    pub(super) fn get<T: DeserializeOwned>(
+        &self,
+        field: &'static str,
+        what: &str,
+    ) -> Result<Option<T>, Problem> {
         match self.0.get(field) {
             None => Ok(None),
             Some(value) => match serde_json::from_str(value) {
@@ -162,7 +176,7 @@ fn first<T: DeserializeOwned>(text: &str) -> Option<(T, &str)> {
 }
 
 fn read_line(text: &str, sources: &[Source], before: Option<u64>) -> Result<Given, Problem> {
-    let line = Line::parse(text)?;
+    let line = Line::parse(text, &FIELDS)?;
     let Some(subject) = line.get::<String>("subject", "a string")? else {
         return wrong("subject", "missing");
     };
@@ -174,7 +188,7 @@ fn read_line(text: &str, sources: &[Source], before: Option<u64>) -> Result<Give
         line: 0,
         source: source(&subject, stream.as_deref(), sources)?,
         headers: headers(&line)?,
-        data: data(&line)?,
+        data: payload(&line, ["data", "text", "data_base64"])?,
         time: time(&line, before)?,
         subject,
     })
@@ -216,31 +230,33 @@ fn source(subject: &str, stream: Option<&str>, sources: &[Source]) -> Result<usi
     }
 }
 
-fn data(line: &Line<'_>) -> Result<Bytes, Problem> {
-    const PAYLOADS: [&str; 3] = ["data", "text", "data_base64"];
-    let given: Vec<&'static str> = PAYLOADS
+/// The payload of a line, which is in one of these fields: as JSON, as text, or in Base64.
+pub(super) fn payload(line: &Line<'_>, fields: [&'static str; 3]) -> Result<Bytes, Problem> {
+    let [json, text, base64] = fields;
+    let given: Vec<&'static str> = fields
         .into_iter()
         .filter(|field| line.0.contains_key(*field))
         .collect();
     if let [first, second, ..] = given[..] {
-        return wrong(second, format!("beside `{first}`: an event has one payload"));
+        return wrong(second, format!("beside `{first}`: there is one payload"));
     }
-    if let Some(json) = line.0.get("data") {
+    if let Some(json) = line.0.get(json) {
         return Ok((*json).to_owned().into());
     }
-    if let Some(text) = line.get::<String>("text", "a string")? {
+    if let Some(text) = line.get::<String>(text, "a string")? {
         return Ok(text.into());
     }
-    let Some(base64) = line.get::<String>("data_base64", "a string")? else {
+    let Some(encoded) = line.get::<String>(base64, "a string")? else {
         return Ok(Bytes::new());
     };
-    match STANDARD.decode(base64) {
+    match STANDARD.decode(encoded) {
         Ok(bytes) => Ok(bytes.into()),
-        Err(error) => wrong("data_base64", error.to_string()),
+        Err(error) => wrong(base64, error.to_string()),
     }
 }
 
-fn headers(line: &Line<'_>) -> Result<Headers, Problem> {
+/// The headers of a line.
+pub(super) fn headers(line: &Line<'_>) -> Result<Headers, Problem> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Values {

@@ -8,11 +8,14 @@
 //! what would make a run differ from the next one: groups (each event is
 //! committed by itself), takeovers, checkpoints, and real time.
 //!
+//! Nothing reaches the network: requests of activities are answered from a file.
+//!
 //! Time is virtual. The log's clock goes to each event's time, and stops on the
 //! way wherever a timer is due. Backoff between attempts costs none: within its
 //! partition nothing could happen meanwhile.
 //!
 //! * [`events`]: the file.
+//! * [`responses`]: what an activity's requests are answered with.
 //! * [`stage`]: the handler on its log, one event or timer at a time.
 //! * [`outcome`]: what one event came to.
 //! * [`report`]: that as text, and as a line of JSON to compare.
@@ -20,6 +23,7 @@
 pub mod events;
 pub mod outcome;
 pub mod report;
+pub mod responses;
 pub mod stage;
 
 pub use events::Given;

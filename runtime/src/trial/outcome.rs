@@ -7,6 +7,7 @@ use tracing::Level;
 use crate::commit::group::{BY_HEADER, CAUSE_HEADER};
 use crate::commit::record::KeyDelta;
 use crate::effects::dead_letter::DeadLetter;
+use crate::handler::Asked;
 use crate::log::Append;
 use crate::model::event::{Event, Headers};
 use crate::model::subjects::HandlerNames;
@@ -29,6 +30,8 @@ pub struct Outcome {
     pub log: Vec<(Level, String)>,
     /// Attempts that failed and were followed by another.
     pub attempts: Vec<Attempt>,
+    /// What it asked the outside world in its last attempt, in that order.
+    pub requests: Vec<Asked>,
     /// In the order of the calls.
     pub emits: Vec<Emitted>,
     /// In the order of their names.
@@ -73,6 +76,7 @@ pub struct TimerChange {
 pub struct Course {
     pub log: Vec<(Level, String)>,
     pub attempts: Vec<Attempt>,
+    pub requests: Vec<Asked>,
 }
 
 impl Outcome {
@@ -93,6 +97,7 @@ impl Outcome {
             timer: event.timer.as_ref().map(|timer| timer.name.to_string()),
             log: course.log,
             attempts: course.attempts,
+            requests: course.requests,
             emits: Vec::new(),
             cells: Vec::new(),
             timers: Vec::new(),

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! {"event":"ORDERS:1","subject":"orders.7","key":"7",
+//!  "requests":[{"method":"POST","url":"https://api.example.com/x","data":{"total":5},"status":201}],
 //!  "emits":[{"subject":"totals.7","headers":{"A":"b"},"data":{"total":5}}],
 //!  "cells":{"n":1},"deleted":["draft"],
 //!  "timers":{"unpaid":{"due":"2026-01-01T00:15:00Z","data":{"total":5}}},"cancelled":["paid"],
@@ -15,6 +16,8 @@
 //! where it is UTF-8, else `data_base64`: the fields of [`super::events`]. A cell is
 //! its JSON, or an object of `text` or `data_base64`. The id of a fired timer's event is not
 //! in it, since it counts messages of the ledger and would differ with any emit before it.
+//!
+//! The `status` of a request that got no response is null.
 //!
 //! What is not an effect (log lines, attempts that were followed by another, backtraces)
 //! is in the lines of `--json` and not in those that are compared.
@@ -34,7 +37,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::outcome::{Emitted, Outcome};
-use crate::handler::GUEST_TARGET;
+use crate::handler::{Asked, GUEST_TARGET};
 
 /// Catches what guests log.
 pub struct GuestLines {
@@ -95,6 +98,10 @@ pub fn json_line(outcome: &Outcome, whole: bool) -> String {
             .map(|attempt| json!({ "reason": attempt.reason, "backoff_ms": attempt.backoff_ms }));
         line.add("failed_attempts", &attempts.collect());
     }
+    if !outcome.requests.is_empty() {
+        let requests: Vec<String> = outcome.requests.iter().map(request).collect();
+        line.add_raw("requests", &format!("[{}]", requests.join(",")));
+    }
     if !outcome.emits.is_empty() {
         let emits: Vec<String> = outcome.emits.iter().map(emit).collect();
         line.add_raw("emits", &format!("[{}]", emits.join(",")));
@@ -133,6 +140,15 @@ pub fn json_line(outcome: &Outcome, whole: bool) -> String {
         line.add_object("dead_letter", dead);
     }
     line.finish()
+}
+
+fn request(asked: &Asked) -> String {
+    let mut object = Object::default();
+    object.add("method", &json!(asked.method.as_str()));
+    object.add("url", &json!(asked.url));
+    object.add_payload(&asked.body);
+    object.add("status", &json!(asked.status.map(|status| status.as_u16())));
+    object.finish()
 }
 
 fn emit(emitted: &Emitted) -> String {
@@ -291,6 +307,21 @@ pub fn text(outcome: &Outcome, paint: Paint) -> String {
         let again = format!("again after {} ms", attempt.backoff_ms);
         out.item("failed", &format!("attempt {n}: {reason}; {again}"));
     }
+    for Asked {
+        method,
+        url,
+        body,
+        status,
+    } in &outcome.requests
+    {
+        let body = if body.is_empty() {
+            String::new()
+        } else {
+            format!(" {}", shown(body))
+        };
+        let answer = status.map_or("(no response)".into(), |status| status.as_u16().to_string());
+        out.item("request", &format!("{method} {url}{body} -> {answer}"));
+    }
     for emitted in &outcome.emits {
         let headers = emitted
             .headers
@@ -376,6 +407,7 @@ mod tests {
             timer: None,
             log: vec![(Level::INFO, "hello".into())],
             attempts: Vec::new(),
+            requests: Vec::new(),
             emits: vec![Emitted {
                 subject: "out.a".into(),
                 headers: [("A", "1"), ("B", "2"), ("A", "3")]

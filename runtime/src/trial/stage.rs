@@ -20,10 +20,10 @@ use crate::deployment::compile::compile;
 use crate::deployment::plugins::Deployed;
 use crate::dispatch::context::{Budget, HandlerContext, LaneStatus, Version, source_names};
 use crate::dispatch::execute::{Ended, Workspace, is_stale};
-use crate::dispatch::executor::Executor;
+use crate::dispatch::executor::Executors;
 use crate::dispatch::parked::{PARKED_MAX, Parked};
 use crate::dispatch::start::Starts;
-use crate::handler::{CodeCache, Engine};
+use crate::handler::{Answers, CodeCache, Engine};
 use crate::ledger;
 use crate::log::memory::MemoryLog;
 use crate::log::{Append, Log, Stored, StreamSettings};
@@ -63,6 +63,8 @@ const CELLS_BYTES: usize = usize::MAX;
 pub struct Setup {
     /// Subjects of the ledger.
     pub ledger_subjects: Vec<String>,
+    /// What requests are answered with.
+    pub answers: Arc<Answers>,
     /// Where compiled code is kept.
     pub code_cache: CodeCache,
     /// Name of this host in dead letters.
@@ -80,6 +82,7 @@ pub struct Stage {
     /// First sequence of the ledger that was not looked at for fired timers.
     fired_from: u64,
     lines: Lines,
+    answers: Arc<Answers>,
     summary: Summary,
 }
 
@@ -146,7 +149,8 @@ impl Stage {
             log.create_stream(&source.stream, &settings).await?;
         }
 
-        let engine = Engine::new(manifest.partitions.saturating_add(1), Some(setup.code_cache))
+        let instances = manifest.partitions.saturating_add(1);
+        let engine = Engine::offline(instances, Some(setup.code_cache), setup.answers.clone())
             .context("starting the WebAssembly engine")?;
         let program = compile(&engine, &manifest, deployed.wasm, &ledger, &log).await?;
         let names = HandlerNames::new(&ledger.name, &manifest.name, FIRST_GENERATION);
@@ -157,7 +161,7 @@ impl Stage {
             host: setup.host,
             log: shared.clone(),
             committer: Committer::start(shared.clone(), &ledger.name, Attempts::new("test")),
-            executor: Executor::start(1).context("starting the execution thread")?,
+            executors: Executors::start(1, 1).context("starting the execution threads")?,
             starts: Arc::new(Starts::new(shared.clone(), names.clone())),
             shared: Arc::new(Reader::new(shared, names.clone(), Clock::Partition)),
             freed: Freed::default(),
@@ -184,6 +188,7 @@ impl Stage {
             partitions: HashMap::new(),
             timers: Timers::default(),
             fired_from: 1,
+            answers: setup.answers,
             lines: Lines {
                 caught,
                 dispatch: Dispatch::new(subscriber),
@@ -440,7 +445,7 @@ impl Stage {
         let mut attempts: Vec<Attempt> = Vec::new();
         loop {
             let (context, dispatch) = (self.context.clone(), self.lines.dispatch.clone());
-            let ran = self.context.executor.run(move || {
+            let ran = self.context.executor().run(move || {
                 let ended = dispatcher::with_default(&dispatch, || workspace.run(&context, partition));
                 (workspace, ended)
             });
@@ -455,6 +460,7 @@ impl Stage {
                 Ended::Retry { reason, .. } => {
                     // The next attempt is the same one again, and logs the same.
                     self.lines.take();
+                    self.answers.take_asked();
                     attempts.push(Attempt {
                         backoff_ms: self.context.manifest.retry.wait_ms(attempts.len() as u32 + 1),
                         reason,
@@ -466,8 +472,12 @@ impl Stage {
                 Ended::Missing => bail!("a key is not in memory, although nothing is ever evicted"),
             }
         }
-        let log = self.lines.take();
-        Ok((workspace, Course { log, attempts }))
+        let course = Course {
+            log: self.lines.take(),
+            attempts,
+            requests: self.answers.take_asked(),
+        };
+        Ok((workspace, course))
     }
 
     fn record(

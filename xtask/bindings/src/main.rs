@@ -52,7 +52,8 @@ fn main() -> Result<()> {
     let mut stale = Vec::new();
     for (folder, mut generator) in targets {
         let mut resolve = Resolve::default();
-        let (package, _) = resolve.push_path(root.join("wit"))?;
+        // Alone: these SDKs have no activities, and the generators name all that they are given.
+        let (package, _) = resolve.push_path(root.join("wit/world.wit"))?;
         let world = resolve.select_world(&[package], Some(WORLD))?;
         let mut files = Files::default();
         generator.generate(&mut resolve, world, &mut files)?;

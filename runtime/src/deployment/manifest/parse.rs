@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use toml::Spanned;
 
-use super::{Dedupe, InstanceMode, KeyFrom, Limits, Manifest, Retry, Source};
+use super::{Dedupe, HostPattern, HttpAccess, InstanceMode, KeyFrom, Limits, Manifest, Retry, Source};
 use crate::log::Start;
 use crate::model::pattern;
 use crate::toml_file::{Document, Error};
@@ -28,6 +28,7 @@ struct File {
     partition: Option<PartitionTable>,
     #[serde(default)]
     emit: EmitTable,
+    http: Option<HttpTable>,
     #[serde(default)]
     limits: LimitsTable,
     #[serde(default)]
@@ -85,6 +86,13 @@ struct EmitTable {
     subjects: Vec<Spanned<String>>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HttpTable {
+    hosts: Spanned<Vec<Spanned<String>>>,
+    response_bytes: Option<Spanned<i64>>,
+}
+
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct LimitsTable {
@@ -121,6 +129,7 @@ pub(super) fn manifest(document: Document<'_>, is_here: bool) -> Result<Manifest
         key: key(document, file.key)?,
         dedupe: dedupe(document, file.dedupe)?,
         emit: emit(document, file.emit)?,
+        http: file.http.map(|table| http(document, table)).transpose()?,
         limits: limits(document, file.limits)?,
         retry: retry(document, file.retry)?,
         config: file.config,
@@ -377,6 +386,32 @@ fn emit(document: Document<'_>, table: EmitTable) -> Result<Vec<String>, Error> 
         subjects.push(subject.get_ref().clone());
     }
     Ok(subjects)
+}
+
+fn http(document: Document<'_>, table: HttpTable) -> Result<HttpAccess, Error> {
+    let count = table.hosts.get_ref().len();
+    if count == 0 || count > super::HOSTS_MAX {
+        return Err(document.error(
+            table.hosts.span(),
+            "http.hosts",
+            format!("name 1 to {} hosts that the handler may call", super::HOSTS_MAX),
+        ));
+    }
+    let hosts = table.hosts.into_inner().into_iter().map(|host| {
+        let parsed: Result<HostPattern, _> = host.get_ref().parse();
+        parsed.map_err(|problem| document.error(host.span(), "http.hosts", problem))
+    });
+    Ok(HttpAccess {
+        hosts: hosts.collect::<Result<_, _>>()?,
+        response_bytes: integer(
+            document,
+            "http.response_bytes",
+            table.response_bytes,
+            1,
+            super::RESPONSE_BYTES_MAX,
+        )?
+        .unwrap_or(super::RESPONSE_BYTES_DEFAULT),
+    })
 }
 
 fn limits(document: Document<'_>, table: LimitsTable) -> Result<Limits, Error> {

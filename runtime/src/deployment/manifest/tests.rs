@@ -36,6 +36,10 @@ backoff_ms = [0, 7]
 
 [config]
 threshold_minutes = "30"
+
+[http]
+hosts = ["api.example.com"]
+response_bytes = 2000
 "#;
 
 const LEAST: &str = "name = \"d\"\ncomponent = \"d.wasm\"\n[[source]]\nstream = \"S\"\nsubjects = [\">\"]\n";
@@ -84,12 +88,16 @@ fn a_whole_manifest() {
             partition_token: None,
             dedupe: None,
             emit: vec!["stats.>".into()],
+            http: Some(HttpAccess {
+                hosts: vec!["api.example.com".parse().expect("a host")],
+                response_bytes: 2000,
+            }),
             limits: Limits {
                 memory_mib: 32,
                 time_ms: 5,
                 effects_bytes: 1000,
                 log_bytes: 10,
-                hops: 64,
+                hops: 256,
             },
             retry: Retry {
                 attempts: 1,
@@ -115,6 +123,7 @@ fn the_least_manifest_has_the_defaults() {
     assert_eq!(manifest.retry.attempts, ATTEMPTS_DEFAULT);
     assert_eq!(manifest.retry.backoff_ms, BACKOFF_MS_DEFAULT);
     assert_eq!(manifest.instance, InstanceMode::Reused);
+    assert_eq!(manifest.http, None);
     assert!(manifest.emit.is_empty() && manifest.config.is_empty() && manifest.version.is_empty());
 }
 
@@ -293,6 +302,26 @@ fn every_error_names_its_place() {
             "handler.toml:19:1: key.body: unknown field `body`",
         ),
         (
+            "\"api.example.com\"",
+            "\"api.example.com\", \"a b\"",
+            "handler.toml:38:29: http.hosts: `a b` must be a host",
+        ),
+        (
+            "\"api.example.com\"",
+            "",
+            "handler.toml:38:9: http.hosts: name 1 to 64 hosts",
+        ),
+        (
+            "hosts = [\"api.example.com\"]",
+            "",
+            "handler.toml:37:1: http: missing field `hosts`",
+        ),
+        (
+            "response_bytes = 2000",
+            "response_bytes = 67108865",
+            "handler.toml:39:18: http.response_bytes: 67108865 must be from 1 to 67108864",
+        ),
+        (
             "\"stats.>\"",
             "\"$SYS.x\"",
             "handler.toml:22:13: emit.subjects: `$SYS.x`: subjects that begin with $",
@@ -385,8 +414,9 @@ fn a_missing_file_is_named() {
 /// `docs/limits.md` names these numbers; this keeps it honest.
 #[test]
 fn the_documented_limits_are_the_constants() {
+    use crate::config::ACTIVITY_THREADS_MAX;
     use crate::effects::{check, dead_letter};
-    use crate::handler::{ARTIFACT_BYTES_MAX, WASM_STACK_BYTES_MAX};
+    use crate::handler::{ARTIFACT_BYTES_MAX, HEAD_BYTES_MAX, REQUESTS_MAX, WASM_STACK_BYTES_MAX};
     use crate::model::{limits, pattern};
 
     let page = include_str!("../../../../docs/limits.md");
@@ -414,6 +444,9 @@ fn the_documented_limits_are_the_constants() {
             "bytes of events that wait for locks",
             crate::dispatch::parked::PARKED_BYTES_MAX,
         ),
+        ("http.hosts", HOSTS_MAX),
+        ("http.response_bytes", RESPONSE_BYTES_MAX),
+        ("http.response_bytes, default", RESPONSE_BYTES_DEFAULT),
         ("retry.attempts", ATTEMPTS_MAX as usize),
         ("retry.attempts, default", ATTEMPTS_DEFAULT as usize),
         ("retry.backoff_ms", BACKOFF_MS_MAX as usize),
@@ -427,6 +460,9 @@ fn the_documented_limits_are_the_constants() {
         ("timers per key", check::TIMERS_PER_KEY_MAX),
         ("component", ARTIFACT_BYTES_MAX),
         ("Wasm stack", WASM_STACK_BYTES_MAX),
+        ("requests", REQUESTS_MAX),
+        ("head of a response", HEAD_BYTES_MAX),
+        ("activities that wait", ACTIVITY_THREADS_MAX),
         ("subject", pattern::SUBJECT_BYTES_MAX),
         ("reason of a dead letter", dead_letter::TEXT_BYTES_MAX),
         ("headers of a dead letter", dead_letter::HEADER_BYTES_MAX),

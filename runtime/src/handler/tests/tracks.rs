@@ -10,6 +10,7 @@ use super::*;
 use crate::handler::bindings::weir::handler::output as today;
 use crate::handler::bindings::{Handler, HandlerPre};
 use crate::handler::host::{Host, HostData};
+use crate::handler::program::{Kind, Pre};
 
 mod next {
     wasmtime::component::bindgen!({
@@ -66,7 +67,8 @@ fn a_breaking_version_is_served_beside_the_one_before() {
 
     // A guest of the next version: other imports, another export.
     let component = next_component(&engine);
-    let mut store = Store::new(&engine.wasmtime, Host::new(Arc::clone(&settings), false, None));
+    let host = Host::new(Arc::clone(&settings), Kind::Plain, &engine.transport, None);
+    let mut store = Store::new(&engine.wasmtime, host);
     store.limiter(|host| &mut host.limiter);
     store.set_epoch_deadline(Engine::ticks(limits().time_ms));
     let guest = next::Handler::instantiate(&mut store, &component, &linker).expect("it starts");
@@ -87,9 +89,9 @@ fn a_breaking_version_is_served_beside_the_one_before() {
     let pre = linker.instantiate_pre(&component).expect("its imports are there");
     let program = Arc::new(Program {
         engine: Arc::clone(&engine),
-        pre: HandlerPre::new(pre).expect("it exports handle"),
+        pre: Pre::Handler(HandlerPre::new(pre).expect("it exports handle")),
         settings,
-        wasi: false,
+        kind: Kind::Plain,
         shares: false,
     });
     let mut instance = program.instantiate().expect("it starts");
