@@ -10,6 +10,7 @@
 //!   $WEIR.<L>.f.<h>.<g>.<p>                        timers that fired
 //!   $WEIR.<L>.d.<h>.<g>.<p>.<event id>.{m,b}       dead letters: what happened, the original bytes
 //!   $WEIR.<L>.r.<h>.<g>.<p>                        redriven dead letters
+//!   $WEIR.<L>.s.<source>                           how far an outbox of a SQL database is in the ledger
 //! KV bucket weir_<L>
 //!   <h>.<g>.<p>.meta                               fence and sentinel of the checkpoints
 //!   <h>.<g>.<p>.<key>.<cell>                       cells; the cell `=timers` holds a key's live timers
@@ -30,9 +31,17 @@ pub const FIRST_GENERATION: u64 = 1;
 /// Bucket token of a key's live timers. No cell's name is written like this.
 pub const TIMERS_CELL: &str = "=timers";
 
+/// What Weir's own subjects begin with, of every ledger.
+pub const INTERNAL_PREFIX: &str = "$WEIR.";
+
 /// The subjects that the ledger stream needs beside those of the user.
 pub fn ledger_internal(ledger: &str) -> String {
     format!("$WEIR.{ledger}.>")
+}
+
+/// Where an outbox source keeps how far it is.
+pub fn source_record(ledger: &str, source: &str) -> String {
+    format!("$WEIR.{ledger}.s.{source}")
 }
 
 /// Stream behind the state bucket.
