@@ -76,6 +76,19 @@ pub async fn for_host(config: &Config, status: &StatusHandle) -> anyhow::Result<
     Ok((jetstream, ledger))
 }
 
+/// Connects a service that is no host. Waits as long as it takes for a server, and says so.
+///
+/// # Errors
+/// Credentials that cannot be read; a server that is too old.
+pub async fn for_service(nats: &Nats, name: &str) -> anyhow::Result<JetStream> {
+    let jetstream = open(nats, name).await?;
+    while !jetstream.wait_connected(REMINDER).await {
+        tracing::warn!(url = %nats.url_shown(), "NATS does not answer; waiting");
+    }
+    version_suffices(&jetstream)?;
+    Ok(jetstream)
+}
+
 /// Starts connecting; the connection may not stand yet.
 async fn open(nats: &Nats, name: &str) -> anyhow::Result<JetStream> {
     Ok(jetstream::connect(nats.options(name)).await?)

@@ -18,6 +18,7 @@ pub mod membership;
 pub mod metrics;
 pub mod model;
 pub mod os;
+pub mod postgres;
 pub mod runtime;
 pub mod shared;
 pub mod source;

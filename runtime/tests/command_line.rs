@@ -58,6 +58,28 @@ fn wrong_use_is_2_and_says_what_is_wrong() {
         (&["test"], "required"),
         (&["test", "gone"], "gone: cannot be read"),
         (&["state", "get", "h"], "required"),
+        (&["outbox-source", "--ledger", "L"], "name the database"),
+        (
+            &["outbox-source", "--postgres", "postgres://h/d"],
+            "ledger.name: name the ledger",
+        ),
+        (
+            &["outbox-source", "--ledger", "L", "--table", "o", "--name", "a.b"],
+            "`a.b` is no name for a source",
+        ),
+        (
+            &[
+                "postgres-sink",
+                "--ledger",
+                "L",
+                "--name",
+                "s",
+                "--subjects",
+                "a.>,a.b",
+            ],
+            "`a.b` overlaps `a.>`",
+        ),
+        (&["postgres-sink", "--ledger", "L", "--subjects", "a"], "required"),
     ] {
         let output = weir(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -67,6 +89,20 @@ fn wrong_use_is_2_and_says_what_is_wrong() {
             "{arguments:?}\n  said     {stderr}\n  expected {said}"
         );
         assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+/// A wrong URL of a database is wrong use, and its password is not shown.
+#[test]
+fn passwords_of_databases_are_not_shown() {
+    for url in ["postgres://u:secret@h/d?sslmode=maybe", "u:secret@h"] {
+        let output = weir(&["outbox-source", "--ledger", "L", "--postgres", url]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(
+            stderr.contains("--postgres") && !stderr.contains("secret"),
+            "{stderr}"
+        );
     }
 }
 
@@ -113,6 +149,8 @@ fn every_command_has_help_with_examples() {
         &["dead-letters", "redrive"],
         &["inspect"],
         &["check"],
+        &["outbox-source"],
+        &["postgres-sink"],
         &[],
     ] {
         let output = weir(&[command, &["--help"]].concat());

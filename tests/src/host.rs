@@ -151,7 +151,8 @@ pub struct Host {
 }
 
 impl Host {
-    fn spawn(mut command: Command, name: &str, http: &str) -> Result<Host> {
+    /// Starts the command; a line on its stdout that begins with `weir ready` will say that it is.
+    pub fn spawn(mut command: Command, name: &str, http: &str) -> Result<Host> {
         let logs = TempDir::new()?;
         let stderr = logs.path().join("stderr");
         let mut child = command

@@ -3,7 +3,7 @@
 //! loses what it is told to lose ([`proxy`]), the world outside ([`outside`]), and the checks that every run
 //! ends with ([`check`]). Most tests start with a [`system::System`], which is
 //! all of these wired together. What needs no server runs in the process, on a
-//! log in memory ([`inproc`]).
+//! log in memory ([`inproc`]). What has to do with PostgreSQL starts a server of it ([`postgres`]).
 //!
 //! Each test starts its own server on its own port with its own folders, so that
 //! tests do not meet. Nothing here sleeps to let something happen: [`until`]
@@ -16,6 +16,7 @@ pub mod inproc;
 pub mod nats;
 pub mod outside;
 pub mod plugins;
+pub mod postgres;
 pub mod proxy;
 pub mod system;
 

@@ -502,6 +502,7 @@ async fn reading(rig: &Rig) {
         .await
         .expect("a reader");
     // Of each thousand, 334 are on s.0 and 333 on s.1.
+    assert_eq!(reader.found(), 8 * 667);
     let (messages, still) = read_until(&mut *reader, 8 * 667).await;
     assert_eq!((messages.len(), still), (8 * 667, 0));
     assert!(messages.is_sorted_by(|a, b| a.sequence < b.sequence));

@@ -22,6 +22,7 @@ mod languages;
 mod log_conformance;
 mod metrics;
 mod permissions;
+mod postgres;
 mod protocol;
 mod readme;
 mod restart;

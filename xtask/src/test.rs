@@ -15,6 +15,7 @@ pub fn command() -> Result<()> {
     let started = Instant::now();
     let server = setup::nats_server()?;
     let flights = setup::flights()?;
+    setup::postgresql()?;
 
     // First what fails soonest.
     exec::run(

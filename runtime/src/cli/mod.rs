@@ -26,8 +26,11 @@ mod inspect;
 mod nats_server;
 mod new;
 mod operate;
+mod outbox_source;
+mod postgres_sink;
 mod print;
 mod run;
+mod service;
 mod settle;
 mod state;
 mod test;
@@ -105,6 +108,10 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Checks a NATS system and a ledger, and says what to change
     Check(check::Arguments),
+    /// Runs a service that puts the rows of a PostgreSQL outbox into the ledger
+    OutboxSource(outbox_source::Arguments),
+    /// Runs a service that applies events to PostgreSQL tables
+    PostgresSink(postgres_sink::Arguments),
 }
 
 /// What the user asked for cannot be meant; the text says why.
@@ -115,7 +122,10 @@ struct WrongUse(String);
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse(); // exits with 2 and a usage line by itself
-    let serves = matches!(cli.command, Command::Run(_) | Command::Up(_));
+    let serves = matches!(
+        cli.command,
+        Command::Run(_) | Command::Up(_) | Command::OutboxSource(_) | Command::PostgresSink(_)
+    );
     let level = match serves {
         true => LevelFilter::INFO,
         false => LevelFilter::WARN,
@@ -156,6 +166,8 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => dead_letters::dead_letters(&options, command).await,
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Check(arguments) => check::check(&options, &arguments).await,
+        Command::OutboxSource(arguments) => outbox_source::outbox_source(&options, &arguments).await,
+        Command::PostgresSink(arguments) => postgres_sink::postgres_sink(&options, &arguments).await,
     }
 }
 

@@ -18,6 +18,13 @@ pub fn line(text: &str) -> io::Result<()> {
     bytes(format!("{text}\n").as_bytes())
 }
 
+/// Writes the line that a script waits for. A service whose stdout is gone goes on without.
+pub fn ready(text: &str) {
+    if let Err(error) = line(text) {
+        tracing::warn!(%error, text, "cannot write to stdout");
+    }
+}
+
 /// Writes one JSON document.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(line(&serde_json::to_string_pretty(value)?)?)

@@ -249,6 +249,10 @@ pub trait Log: Send + Sync + 'static {
 /// still the same (PROTOCOL rule 6): a reader would not notice.
 #[async_trait]
 pub trait Reader: Send {
+    /// Matching messages from its start on that the stream had when it was opened. With 0,
+    /// [`Reader::next`] waits for what is yet to be stored.
+    fn found(&self) -> u64;
+
     /// Waits until there is at least one message, appends what has arrived to
     /// `into` (at most a few thousand), and returns how many matching messages
     /// the server says are still to come. In order, without gaps and without

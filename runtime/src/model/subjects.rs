@@ -13,6 +13,7 @@
 //!   $WEIR.<L>.x.c.<name>                           shared cells: the last message is the value
 //!   $WEIR.<L>.x.l.<name>                           locks: the last message says who holds it
 //!   $WEIR.<L>.x.n                                  nothing; carries what a batch expects elsewhere
+//!   $WEIR.<L>.s.<source>                           how far an outbox of a SQL database is in the ledger
 //! KV bucket weir_<L>
 //!   <h>.<g>.<p>.meta                               fence and sentinel of the checkpoints
 //!   <h>.<g>.<p>.<key>.<cell>                       cells; the cell `=timers` holds a key's live timers
@@ -32,6 +33,9 @@ pub const FIRST_GENERATION: u64 = 1;
 
 /// Bucket token of a key's live timers. No cell's name is written like this.
 pub const TIMERS_CELL: &str = "=timers";
+
+/// What Weir's own subjects begin with, of every ledger.
+pub const INTERNAL_PREFIX: &str = "$WEIR.";
 
 /// The subjects that the ledger stream needs beside those of the user.
 pub fn ledger_internal(ledger: &str) -> String {
@@ -61,6 +65,11 @@ pub fn parse_lock(ledger: &str, subject: &str) -> Option<String> {
 /// Messages that say nothing, and only carry what their batch expects of another subject.
 pub fn nothing(ledger: &str) -> String {
     format!("$WEIR.{ledger}.x.n")
+}
+
+/// Where an outbox source keeps how far it is.
+pub fn source_record(ledger: &str, source: &str) -> String {
+    format!("$WEIR.{ledger}.s.{source}")
 }
 
 /// Stream behind the state bucket.

@@ -40,15 +40,15 @@ impl Unsound {
         let stream = &state.name;
         match self {
             Unsound::CreatedAgain => {
-                format!("stream {stream} was deleted and created again since this handler read it")
+                format!("stream {stream} was deleted and created again since it was read")
             }
             Unsound::Ends => format!(
-                "stream {stream} ends at sequence {}, but this handler read up to {sequence}: it was restored from an \
+                "stream {stream} ends at sequence {}, but was read up to {sequence}: it was restored from an \
                  older copy or lost its tail",
                 state.last
             ),
             Unsound::OtherMessage => format!(
-                "stream {stream} has another message at sequence {sequence} than this handler read: it was restored \
+                "stream {stream} has another message at sequence {sequence} than the one read: it was restored \
                  from an older copy or lost its tail, and has been written to since"
             ),
         }

@@ -387,6 +387,10 @@ struct LinkReader {
 
 #[async_trait]
 impl Reader for LinkReader {
+    fn found(&self) -> u64 {
+        self.reader.found()
+    }
+
     async fn next(&mut self, into: &mut Vec<Stored>) -> Result<u64, Error> {
         self.link.reachable().await?;
         let mut cut = self.link.cut.subscribe();

@@ -25,6 +25,7 @@ use async_nats::{Message, StatusCode, Subscriber};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -67,6 +68,8 @@ const _: () = assert!(INACTIVE.as_secs() > PULL_EXPIRES.as_secs());
 
 pub(super) struct OrderedReader {
     js: JetStream,
+    /// Messages that the consumer had before it when it was made.
+    found: u64,
     messages: Subscriber,
     inbox: String,
     pull_subject: String,
@@ -79,6 +82,12 @@ pub(super) struct OrderedReader {
     connects: watch::Receiver<u64>,
     /// Why the reader is at its end.
     ended: Option<String>,
+}
+
+/// What the server says of a consumer that it has made.
+#[derive(Deserialize)]
+struct Created {
+    num_pending: u64,
 }
 
 /// What one message means for the reader.
@@ -127,8 +136,9 @@ impl OrderedReader {
             },
         });
         let verb = format!("CONSUMER.CREATE.{stream}.{name}");
-        js.api::<serde::de::IgnoredAny>(stream, &verb, &config).await?;
+        let created: Created = js.api(stream, &verb, &config).await?;
         Ok(OrderedReader {
+            found: created.num_pending,
             pull_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
             js,
             messages,
@@ -233,6 +243,10 @@ impl OrderedReader {
 
 #[async_trait]
 impl Reader for OrderedReader {
+    fn found(&self) -> u64 {
+        self.found
+    }
+
     async fn next(&mut self, into: &mut Vec<Stored>) -> Result<u64, Error> {
         loop {
             if let Some(why) = &self.ended {

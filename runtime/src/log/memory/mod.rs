@@ -21,7 +21,7 @@ use super::{
     Append, AppendError, Appended, Error, Log, Reader, Snapshot, Start, Stored, StreamSettings, StreamState,
 };
 use crate::model::limits::{BATCH_HEADER_BYTES, BATCH_MESSAGES_MAX};
-use crate::model::pattern::matches;
+use crate::model::pattern::{matches, matches_any};
 
 /// `max_payload` of a server as it comes.
 const MAX_PAYLOAD: usize = 1024 * 1024;
@@ -299,7 +299,12 @@ impl Log for MemoryLog {
 
     async fn read(&self, stream: &str, filters: &[String], from: u64) -> Result<Box<dyn Reader>, Error> {
         let created = self.stream(stream).await?.created;
+        let found = self.with(stream, |store, _| {
+            let matching = |stored: &&Stored| filters.is_empty() || matches_any(filters, &stored.subject);
+            store.from(from).filter(matching).count() as u64
+        })?;
         Ok(Box::new(MemoryReader {
+            found,
             log: self.clone(),
             stream: stream.into(),
             filters: filters.to_vec(),
@@ -312,6 +317,7 @@ impl Log for MemoryLog {
 
 struct MemoryReader {
     log: MemoryLog,
+    found: u64,
     stream: String,
     filters: Vec<String>,
     /// First sequence that was not handed out yet.
@@ -322,6 +328,10 @@ struct MemoryReader {
 
 #[async_trait]
 impl Reader for MemoryReader {
+    fn found(&self) -> u64 {
+        self.found
+    }
+
     async fn next(&mut self, into: &mut Vec<Stored>) -> Result<u64, Error> {
         let shared = self.log.shared.clone();
         loop {
@@ -336,10 +346,8 @@ impl Reader for MemoryReader {
                 if store.state().created != self.created {
                     return Err(Error::NoStream(self.stream.clone()));
                 }
-                let matching = |stored: &&Stored| {
-                    self.filters.is_empty()
-                        || self.filters.iter().any(|filter| matches(filter, &stored.subject))
-                };
+                let matching =
+                    |stored: &&Stored| self.filters.is_empty() || matches_any(&self.filters, &stored.subject);
                 let mut found = store.from(self.from).filter(matching);
                 into.extend(found.by_ref().take(READ_MAX).cloned());
                 Ok(found.count() as u64)
