@@ -29,6 +29,8 @@
 //! | remembering | [`state`]: cells of the event's key, typed or as bytes; maps and queues of them |
 //! | telling others | [`output`]: events that appear when this one is committed |
 //! | doing it later | [`timers`]: durable, per key |
+//! | event sourcing | [`aggregate`]: commands, events, and what they make |
+//! | transactions of several handlers | [`saga`]: steps, timeouts and compensations |
 //! | settings | [`config`]: the `[config]` table of `handler.toml` |
 //! | telling the operator | [`log`] |
 //! | failing | [`Error`]: `retry` or `reject`, and what `?` makes of other errors |
@@ -41,9 +43,11 @@
 //! same effects, which is what makes it safe to run an event again after a
 //! crash. Keep it so: what must survive belongs in a cell, never in a `static`.
 
+pub mod aggregate;
 pub mod config;
 pub mod log;
 pub mod output;
+pub mod saga;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -56,8 +60,8 @@ mod host;
 mod subject;
 
 pub use error::{Error, OrFail, Outcome, Result};
-pub use event::{Event, Time};
-pub use subject::subject_token;
+pub use event::{Control, Event, Time};
+pub use subject::{from_subject_token, subject_token};
 /// Makes a function the handler of this component.
 ///
 /// The function takes an [`Event`], and returns [`Result`], or `()` if it cannot

@@ -53,6 +53,10 @@ use crate::error::{Error, Outcome};
 use crate::event::{Event, Time};
 use crate::log::Level;
 
+mod given;
+
+pub use given::{Decided, Given, given};
+
 /// Names and values of one key.
 type Cells = BTreeMap<String, Vec<u8>>;
 
