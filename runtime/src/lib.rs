@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod model;
 pub mod os;
 pub mod runtime;
+pub mod sagas;
 pub mod source;
 pub mod state;
 pub mod telemetry;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::model::event::Headers;
 
 pub mod check;
+pub mod control;
 pub mod dead_letter;
 
 /// What one invocation did. A handler that fails leaves none.

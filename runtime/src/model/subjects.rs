@@ -9,7 +9,7 @@
 //!   $WEIR.<L>.t.<h>.<g>.<p>.<key>.<name>.<gen>     timers, one subject per generation
 //!   $WEIR.<L>.f.<h>.<g>.<p>                        timers that fired
 //!   $WEIR.<L>.d.<h>.<g>.<p>.<event id>.{m,b}       dead letters: what happened, the original bytes
-//!   $WEIR.<L>.r.<h>.<g>.<p>                        redriven dead letters
+//!   $WEIR.<L>.r.<h>.<g>.<p>                        redriven dead letters, and control events
 //! KV bucket weir_<L>
 //!   <h>.<g>.<p>.meta                               fence and sentinel of the checkpoints
 //!   <h>.<g>.<p>.<key>.<cell>                       cells; the cell `=timers` holds a key's live timers
@@ -221,6 +221,11 @@ impl HandlerNames {
     /// All cells of all keys.
     pub fn cells_all(&self) -> String {
         self.key("*.*.*")
+    }
+
+    /// The cell of that name of all keys.
+    pub fn cell_of_all(&self, cell: &str) -> String {
+        self.key(&format!("*.*.{}", token(cell)))
     }
 
     /// Partition, key and cell (`None`: its timers) of a bucket key.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::cell::State;
 use super::machine::Act;
 use super::plan::{Backoff, Patience, Plan, StepPlan, Undo};
-use super::cell::State;
 use super::{
     ATTEMPTS_DEFAULT, BACKOFF_DEFAULT, BACKOFF_MAX_DEFAULT, COMPENSATION_ATTEMPTS_DEFAULT, TIMEOUT_DEFAULT,
 };

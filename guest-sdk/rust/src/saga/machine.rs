@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Plan, StepPlan, Undo};
 use super::cell::{State, Status, StepState, StepStatus};
+use super::plan::{Plan, StepPlan, Undo};
 use crate::event::Control;
 
 /// Characters kept of a refusal's text.

@@ -67,18 +67,18 @@ use crate::event::Event;
 use crate::output::Message;
 use crate::{log, output, state, timers};
 
+mod cell;
 mod define;
 mod machine;
 mod plan;
-mod cell;
 #[cfg(test)]
 mod tests;
 
+pub use cell::{State, Status, StepState, StepStatus};
 pub use define::{
     Answer, Compensation, NoCompensation, Saga, Step, Steps, Undone, compensation, no_compensation, step,
     typed,
 };
-pub use cell::{State, Status, StepState, StepStatus};
 
 use machine::{Act, Action, Attempt, Input};
 
