@@ -24,6 +24,7 @@ mod permissions;
 mod protocol;
 mod readme;
 mod restart;
+mod sagas;
 mod simulation;
 mod state_size;
 mod timers;

@@ -444,6 +444,20 @@ impl<D> Saga<D> {
         }
     }
 
+    /// Whether the event is an answer of some step, begins a saga, or is from an operator.
+    pub(super) fn knows(&self, event: &Event) -> bool {
+        let of_step = |(step, undone): &(Step<D>, Undone<D>)| {
+            let back = match undone {
+                Undone::By(compensation) => compensation.means(event).is_some(),
+                Undone::Nothing | Undone::Never => false,
+            };
+            back || step.means(event).is_some()
+        };
+        self.is_beginning(event)
+            || self.steps.iter().any(of_step)
+            || event.control().is_ok_and(|control| control.is_some())
+    }
+
     pub(super) fn command(&self, step: &str, act: Act) -> Option<&Command<D>> {
         match (act, self.find(step)?) {
             (Act::Run, (step, _)) => Some(&step.command),

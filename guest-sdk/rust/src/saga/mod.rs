@@ -168,12 +168,7 @@ impl<D: Serialize + DeserializeOwned> Saga<D> {
             None => match self.begins(event) {
                 Some(data) => machine::begin(&plan, event.key(), data?, now),
                 None => {
-                    log::warn!(
-                        "saga {} {}: {} is ignored: it has not begun",
-                        self.name(),
-                        event.key(),
-                        told(event)
-                    );
+                    self.ignore(event, "it has not begun");
                     return Ok(());
                 }
             },
@@ -181,12 +176,7 @@ impl<D: Serialize + DeserializeOwned> Saga<D> {
                 let input = match self.input(event, &mut state)? {
                     Ok(input) => input,
                     Err(why) => {
-                        log::warn!(
-                            "saga {} {}: {} is ignored: {why}",
-                            self.name(),
-                            event.key(),
-                            told(event)
-                        );
+                        self.ignore(event, &why);
                         return Ok(());
                     }
                 };
@@ -194,18 +184,29 @@ impl<D: Serialize + DeserializeOwned> Saga<D> {
             }
         };
         if let [Action::Ignored(why)] = &actions[..] {
-            log::warn!(
-                "saga {} {}: {} is ignored: {why}",
-                self.name(),
-                event.key(),
-                told(event)
-            );
+            self.ignore(event, why);
             return Ok(());
         }
         for action in actions {
             self.act(&state, action)?;
         }
         Ok(cell.set(&state)?)
+    }
+
+    /// Says that an event changes nothing. One that is no answer of any step is nothing to warn of: subjects
+    /// of aggregates carry more than answers.
+    fn ignore(&self, event: &Event, why: &str) {
+        let level = match event.timer().is_some() || self.knows(event) {
+            true => log::Level::Warn,
+            false => log::Level::Debug,
+        };
+        let text = format!(
+            "saga {} {}: {} is ignored: {why}",
+            self.name(),
+            event.key(),
+            told(event)
+        );
+        log::write(level, &text);
     }
 
     /// What an event means to a saga that has begun, or why nothing.
