@@ -70,3 +70,12 @@ pub fn seed() -> u64 {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// What the pages on patterns show compiles, and does what they say.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/patterns/event-sourcing.md")]
+struct EventSourcing;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/patterns/sagas.md")]
+struct Sagas;

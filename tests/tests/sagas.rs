@@ -353,9 +353,9 @@ async fn an_operator_sees_retries_and_gives_up_sagas() -> Result<()> {
     check(&system, 3).await
 }
 
-/// What an operator says cannot be said by whoever may publish events.
+/// What an operator says cannot be said by a handler, nor by whoever publishes into a source.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forged_word_is_no_event() -> Result<()> {
+async fn nobody_else_says_what_an_operator_says() -> Result<()> {
     let system = System::start().await?;
     system.bus.source("FORGED", "$WEIR.control").await?;
     let manifest = "partitions = 4\n[[source]]\nstream = \"FORGED\"\nsubjects = [\"$WEIR.control\"]\n\
@@ -363,21 +363,19 @@ async fn a_forged_word_is_no_event() -> Result<()> {
     system
         .plugins
         .put("probe", "1", weir_tests::plugins::PROBE, manifest)?;
-    let host = system.launch.spawn()?;
-    // Either the manifest is refused, or nothing of that source is ever handled.
-    system
-        .bus
-        .publish(Outgoing::new("$WEIR.control", "emit out.forged x"))
-        .await?;
-    let accepted = tokio::select! {
-        ready = host.ready() => ready.is_ok(),
-        said = host.says("$WEIR.control") => { said?; false }
-    };
-    if accepted {
-        system.tell("a", "emit out.true x").await?;
-        system.emitted("out.true", 1).await?;
-        ensure!(system.bus.count(LEDGER, "out.forged").await? == 0);
-    }
+    let _host = system.launch.start().await?;
+    let forged = Outgoing::new("$WEIR.control", "emit out.forged x");
+    system.bus.publish(forged).await?;
+    let emitted = system.tell("a", "emit $WEIR.control x").await?;
+    let letter = system.dead_letter("probe", &emitted).await?;
+    ensure!(
+        letter.kind == "violation" && letter.reason.contains("begin with $"),
+        "{letter:?}"
+    );
+    system.tell("a", "emit out.true x").await?;
+    system.emitted("out.true", 1).await?;
+    system.weir.caught_up("probe").await?;
+    ensure!(system.bus.count(LEDGER, "out.forged").await? == 0);
     Ok(())
 }
 

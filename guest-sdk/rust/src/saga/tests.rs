@@ -83,7 +83,16 @@ impl<'a> Run<'a> {
         let before = self.state.clone();
         let (state, actions) = apply(self.state.clone(), self.plan, input.clone(), self.now);
         self.state = state;
-        if let [Action::Ignored(_)] = &actions[..] {
+        let waited_for = match &input {
+            Input::Answered(act, step) | Input::Refused(act, step, _) => before
+                .current()
+                .is_some_and(|(index, current)| current == *act && before.steps[index].name == *step),
+            Input::Timer(attempt) => self.timer.as_ref() == Some(attempt),
+            Input::Control(_) => true,
+        };
+        let ignored = matches!(&actions[..], [Action::Ignored(_)]);
+        assert!(waited_for || ignored, "nobody waited for {input:?}");
+        if ignored {
             assert_eq!(self.state, before, "what is ignored changes nothing");
         }
         if before.status.is_final() {
