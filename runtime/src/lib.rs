@@ -20,6 +20,7 @@ pub mod model;
 pub mod os;
 pub mod postgres;
 pub mod runtime;
+pub mod sagas;
 pub mod shared;
 pub mod source;
 pub mod state;

@@ -73,7 +73,15 @@ pub fn seed() -> u64 {
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-/// The activity that its page shows compiles, and does what the page says.
+/// What the pages on patterns show compiles, and does what they say.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/patterns/event-sourcing.md")]
+struct EventSourcing;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/patterns/sagas.md")]
+struct Sagas;
+
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/patterns/activities.md")]
 struct Activities;

@@ -26,6 +26,7 @@ mod postgres;
 mod protocol;
 mod readme;
 mod restart;
+mod sagas;
 mod simulation;
 mod state_size;
 mod timers;

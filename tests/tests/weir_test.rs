@@ -354,7 +354,7 @@ async fn every_example_does_what_it_says() -> Result<()> {
         ensure!(compared, "{}: {output:?}", folder.display());
         output.exits(0)?;
     }
-    ensure!(folders.len() >= 11, "{folders:?}");
+    ensure!(folders.len() >= 14, "{folders:?}");
     Ok(())
 }
 

@@ -18,6 +18,7 @@ what happened                         `Event`: subject, key, time, `json()`
 remembering                           `cells`, and `cell` for typed ones
 telling others                        `emit`
 doing it later                        `timers`: durable, per key
+event sourcing                        `aggregate`: commands and events
 settings                              `config`: `[config]` of ``handler.toml``
 telling the operator                  `log`, or `logging` and `print` as ever
 failing                               `Retry` and `Reject`
@@ -31,7 +32,7 @@ effects, which is what makes it safe to run an event again after a crash. Keep i
 so: what must survive belongs in a cell, never in a global variable.
 """
 
-from . import timers
+from . import aggregate, timers
 from .config import config
 from .event import Event
 from .failure import BadPayload, CellError, Reject, Retry
@@ -39,7 +40,7 @@ from .entry import handler
 from .log import log
 from .output import emit
 from .state import Cell, cell, cells
-from .subject import subject_token
+from .subject import from_subject_token, subject_token
 
 __all__ = [
     "BadPayload",
@@ -48,10 +49,12 @@ __all__ = [
     "Event",
     "Reject",
     "Retry",
+    "aggregate",
     "cell",
     "cells",
     "config",
     "emit",
+    "from_subject_token",
     "handler",
     "log",
     "subject_token",

@@ -5,8 +5,23 @@ use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::bindings;
+
+/// Subject of what an operator tells a handler about one key. No guest can emit on it.
+const CONTROL_SUBJECT: &str = "$WEIR.control";
+
+/// What an operator tells a handler about one key, with a command such as `weir sagas retry`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Control {
+    /// Try again what did not succeed.
+    Retry,
+    /// Give up, and undo what was done.
+    Compensate,
+}
 
 /// One event: a JetStream message of a source, or a timer that fired.
 #[derive(Clone)]
@@ -52,6 +67,32 @@ impl Event {
     /// The timer's name, if this is a timer that fired.
     pub fn timer(&self) -> Option<&str> {
         self.0.timer.as_deref()
+    }
+
+    /// What an operator says, if this is that. It has been made by `weir`, and cannot be emitted
+    /// by a handler.
+    ///
+    /// ```
+    /// use weir_guest::prelude::*;
+    /// use weir_guest::Control;
+    ///
+    /// fn handle(event: Event) -> Result {
+    ///     if event.control()? == Some(Control::Retry) {
+    ///         log::info!("an operator wants {} tried again", event.key());
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let told = testing::event("$WEIR.control").key("7").data(r#"{"do":"retry"}"#);
+    /// # assert_eq!(testing::Host::new().deliver(handle, told).unwrap().log.len(), 1);
+    /// ```
+    ///
+    /// # Errors
+    /// Something that this version of the SDK does not know; with `?` a rejection.
+    pub fn control(&self) -> Result<Option<Control>, serde_json::Error> {
+        match self.timer().is_none() && self.subject() == CONTROL_SUBJECT {
+            true => self.json().map(Some),
+            false => Ok(None),
+        }
     }
 
     /// The first header of that name, which is compared without regard to case.

@@ -30,6 +30,8 @@
 //! | telling others | [`output`]: events that appear when this one is committed |
 //! | sharing across keys | [`shared`]: cells and locks that all keys, handlers and hosts see |
 //! | doing it later | [`timers`]: durable, per key |
+//! | event sourcing | [`aggregate`]: commands, events, and what they make |
+//! | transactions of several handlers | [`saga`]: steps, timeouts and compensations |
 //! | settings | [`config`]: the `[config]` table of `handler.toml` |
 //! | telling the operator | [`log`] |
 //! | calling the outside world | module `http`, with the feature of that name |
@@ -43,11 +45,13 @@
 //! same effects, which is what makes it safe to run an event again after a
 //! crash. Keep it so: what must survive belongs in a cell, never in a `static`.
 
+pub mod aggregate;
 pub mod config;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod log;
 pub mod output;
+pub mod saga;
 pub mod shared;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
@@ -61,8 +65,8 @@ mod host;
 mod subject;
 
 pub use error::{Error, OrFail, Outcome, Result};
-pub use event::{Event, Time};
-pub use subject::subject_token;
+pub use event::{Control, Event, Time};
+pub use subject::{from_subject_token, subject_token};
 /// Makes a function the handler of this component.
 ///
 /// The function takes an [`Event`], and returns [`Result`], or `()` if it cannot

@@ -19,6 +19,8 @@
 //! # assert_eq!(effects.emitted[1].headers, [("Copied-From".to_string(), "TEST:1".to_string())]);
 //! ```
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::host::calls;
@@ -38,9 +40,9 @@ pub fn emit_bytes(subject: &str, data: impl AsRef<[u8]>) {
 
 /// Begins an event with headers. Nothing is emitted before [`Message::json`] or
 /// [`Message::bytes`].
-pub fn to(subject: &str) -> Message<'_> {
+pub fn to<'a>(subject: impl Into<Cow<'a, str>>) -> Message<'a> {
     Message {
-        subject,
+        subject: subject.into(),
         headers: Vec::new(),
     }
 }
@@ -48,7 +50,7 @@ pub fn to(subject: &str) -> Message<'_> {
 /// An event about to be emitted.
 #[must_use = "nothing is emitted before `.json(…)` or `.bytes(…)`"]
 pub struct Message<'a> {
-    subject: &'a str,
+    subject: Cow<'a, str>,
     headers: Vec<(String, String)>,
 }
 
@@ -72,6 +74,6 @@ impl Message<'_> {
 
     /// Emits it with these bytes.
     pub fn bytes(self, data: impl AsRef<[u8]>) {
-        calls::emit(self.subject, self.headers, data.as_ref());
+        calls::emit(&self.subject, self.headers, data.as_ref());
     }
 }

@@ -59,6 +59,10 @@ use crate::http;
 use crate::log::Level;
 use crate::shared::Waits;
 
+mod given;
+
+pub use given::{Decided, Given, given};
+
 /// Names and values of one key.
 type Cells = BTreeMap<String, Vec<u8>>;
 

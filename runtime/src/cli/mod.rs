@@ -30,6 +30,7 @@ mod outbox_source;
 mod postgres_sink;
 mod print;
 mod run;
+mod sagas;
 mod service;
 mod settle;
 mod state;
@@ -48,6 +49,7 @@ Examples:
   weir deploy plugins/delays --ledger SHOP   a handler, to every host that runs
   weir handlers --ledger SHOP                what runs where, and how far behind it is
   weir state get rotations N14228            the state of one key
+  weir sagas list order-saga                 transactions of several handlers
   weir dead-letters list delays              events that a handler would not take
 
 Exit codes: 0 done, 1 failed or found a difference, 2 wrong use.
@@ -101,6 +103,9 @@ enum Command {
     /// Shows what handlers keep
     #[command(subcommand)]
     State(state::Command),
+    /// Shows, retries and gives up sagas
+    #[command(subcommand)]
+    Sagas(sagas::Command),
     /// Shows, redrives and drops events that a handler would not take
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
@@ -163,6 +168,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Hosts(arguments) => hosts::hosts(&options, &arguments).await,
         Command::Explain(arguments) => explain::explain(&options, &arguments).await,
         Command::State(command) => state::state(&options, command).await,
+        Command::Sagas(command) => sagas::sagas(&options, command).await,
         Command::DeadLetters(command) => dead_letters::dead_letters(&options, command).await,
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Check(arguments) => check::check(&options, &arguments).await,

@@ -900,7 +900,7 @@ impl<'a> Term<'a> {
         tokio::spawn(async move {
             let bucket = bucket_stream(&names.ledger);
             for cell in cells {
-                let filter = names.cell_of_all(partition, &cell);
+                let filter = names.cell_in_partition(partition, &cell);
                 // What is left over costs room, nothing else.
                 if let Err(error) = log.purge(&bucket, &filter, below).await {
                     warn!(filter, %error, "business ids of no use any more could not be purged");

@@ -10,6 +10,7 @@ use crate::model::event::Headers;
 use crate::shared::{Shared, Use};
 
 pub mod check;
+pub mod control;
 pub mod dead_letter;
 
 /// What one invocation did. A handler that fails leaves none.

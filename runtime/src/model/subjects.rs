@@ -9,7 +9,7 @@
 //!   $WEIR.<L>.t.<h>.<g>.<p>.<key>.<name>.<gen>     timers, one subject per generation
 //!   $WEIR.<L>.f.<h>.<g>.<p>                        timers that fired
 //!   $WEIR.<L>.d.<h>.<g>.<p>.<event id>.{m,b}       dead letters: what happened, the original bytes
-//!   $WEIR.<L>.r.<h>.<g>.<p>                        redriven dead letters
+//!   $WEIR.<L>.r.<h>.<g>.<p>                        redriven dead letters, and control events
 //!   $WEIR.<L>.x.c.<name>                           shared cells: the last message is the value
 //!   $WEIR.<L>.x.l.<name>                           locks: the last message says who holds it
 //!   $WEIR.<L>.x.n                                  nothing; carries what a batch expects elsewhere
@@ -247,7 +247,7 @@ impl HandlerNames {
     }
 
     /// The cell of that name of all keys of a partition.
-    pub fn cell_of_all(&self, partition: u32, cell: &str) -> String {
+    pub fn cell_in_partition(&self, partition: u32, cell: &str) -> String {
         self.key(&format!("{partition}.*.{}", token(cell)))
     }
 
@@ -263,6 +263,11 @@ impl HandlerNames {
     /// All cells of all keys.
     pub fn cells_all(&self) -> String {
         self.key("*.*.*")
+    }
+
+    /// The cell of that name of all keys.
+    pub fn cell_of_all(&self, cell: &str) -> String {
+        self.key(&format!("*.*.{}", token(cell)))
     }
 
     /// Partition, key and cell (`None`: its timers) of a bucket key.

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::effects::dead_letter;
+use bytes::Bytes;
+
+use crate::effects::{control, dead_letter};
 use crate::log::Stored;
 use crate::model::dedupe::id_key;
 use crate::model::event::{Event, FiredTimer};
@@ -186,13 +188,16 @@ impl Decoder {
         (partition, queued)
     }
 
-    /// A timer that fired or a redriven dead letter. Nobody but Weir writes these,
+    /// A timer that fired, a control event or a redriven dead letter. Nobody but Weir writes these,
     /// so what is not exactly as Weir writes it is an error.
     fn internal(&self, stored: Stored) -> Result<(u32, Queued), String> {
         let partition = self.internal_partition(&stored.subject)?;
         let time = stored.time;
         let (event, refused) = if *stored.subject == *self.names.fired(partition) {
             (self.fired(partition, stored)?, None)
+        } else if let Some(version) = stored.header(control::HEADER) {
+            let (key, data) = control::decode(version, &stored.data).map_err(|e| e.to_string())?;
+            (self.control(partition, &stored, &key, data)?, None)
         } else {
             let event = self.redriven(partition, stored)?;
             let refused = event
@@ -251,6 +256,22 @@ impl Decoder {
             headers: Trace::only(stored.headers),
             subject: stored.subject,
             data: stored.data,
+        })
+    }
+
+    fn control(&self, partition: u32, stored: &Stored, key: &str, data: Bytes) -> Result<Event, String> {
+        self.check_key(key, partition)?;
+        Ok(Event {
+            source: self.source,
+            stream: self.stream.clone(),
+            sequence: stored.sequence,
+            offset: stored.sequence,
+            subject: control::SUBJECT.into(),
+            key: key.into(),
+            time: stored.time,
+            timer: None,
+            headers: Vec::new(),
+            data,
         })
     }
 

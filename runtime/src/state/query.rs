@@ -92,69 +92,115 @@ pub async fn keys(
     prefix: &str,
     checkpoint: bool,
 ) -> Result<BTreeSet<String>, Error> {
+    let all = names.cells_all();
+    let cells = together(log, names, async |records| {
+        let records = if checkpoint { &[] } else { records };
+        let mut cells = BTreeSet::new();
+        each(log, names, &all, records, |key, cell, value| {
+            if key.starts_with(prefix) {
+                match value {
+                    Some(_) => cells.insert((key, cell)),
+                    None => cells.remove(&(key, cell)),
+                };
+            }
+        })
+        .await?;
+        Ok(cells)
+    })
+    .await?;
+    Ok(cells.into_iter().map(|(key, _)| key).collect())
+}
+
+/// The values of one cell, of all keys that have it.
+///
+/// # Errors
+/// The handler is unknown, or the log cannot be read.
+pub async fn cell_of_all(
+    log: &dyn Log,
+    names: &HandlerNames,
+    cell: &str,
+) -> Result<BTreeMap<String, Bytes>, Error> {
+    let all = names.cell_of_all(cell);
+    together(log, names, async |records| {
+        let mut values = BTreeMap::new();
+        each(log, names, &all, records, |key, name, value| {
+            if name == cell {
+                match value {
+                    Some(value) => values.insert(key, value),
+                    None => values.remove(&key),
+                };
+            }
+        })
+        .await?;
+        Ok(values)
+    })
+    .await
+}
+
+/// How many partitions the handler has.
+///
+/// # Errors
+/// The handler is unknown, or the log cannot be read.
+pub async fn partitions(log: &dyn Log, names: &HandlerNames) -> Result<u32, Error> {
+    Ok(last_records(log, names).await?[0].1.partitions)
+}
+
+/// What `read` makes of the last records. As for one key, only what was read on one watermark of each
+/// partition fits together.
+async fn together<T>(
+    log: &dyn Log,
+    names: &HandlerNames,
+    read: impl AsyncFn(&[(u64, Record, String)]) -> Result<T, Error>,
+) -> Result<T, Error> {
     let mut records = last_records(log, names).await?;
     let mut tries = 0;
-    let cells = loop {
-        if checkpoint {
-            break cells(log, names, prefix, &[]).await;
-        }
-        let cells = cells(log, names, prefix, &records).await;
-        // As for one key: only what was read on one watermark of each partition fits together.
+    loop {
+        let found = read(&records).await;
         let now = last_records(log, names).await?;
         tries += 1;
         if watermarks(&records) == watermarks(&now) || tries == TRIES_MAX {
-            break cells;
+            return found;
         }
         records = now;
-    };
-    Ok(cells?.into_iter().map(|(key, _)| key).collect())
+    }
 }
 
-/// Keys with `prefix` and their cells: the bucket's, with what came after the
-/// watermark of each of `records`, up to that record, over it.
-async fn cells(
+/// Every cell whose key in the bucket matches `filter`, and then every cell that changed after the watermark
+/// of each of `records`, up to that record: key, name, and value, `None` where it is deleted.
+async fn each(
     log: &dyn Log,
     names: &HandlerNames,
-    prefix: &str,
+    filter: &str,
     records: &[(u64, Record, String)],
-) -> Result<BTreeSet<(String, String)>, Error> {
-    let mut cells: BTreeSet<(String, String)> = BTreeSet::new();
+    mut cell: impl FnMut(String, String, Option<Bytes>),
+) -> Result<(), Error> {
     let bucket = bucket_stream(&names.ledger);
-    let filter = names.cells_all();
     let mut from = 1;
     loop {
-        let page = log.scan(&bucket, &filter, from, PAGE).await?;
+        let page = log.scan(&bucket, filter, from, PAGE).await?;
         let Some(last) = page.last() else { break };
         from = last.sequence + 1;
         for stored in page {
-            let Some((_, key, Some(cell))) = names.parse_cell(&stored.subject) else {
+            let Some((_, key, Some(name))) = names.parse_cell(&stored.subject) else {
                 continue;
             };
-            if is_hidden(&key) || is_hidden(&cell) {
+            if is_hidden(&key) || is_hidden(&name) {
                 continue;
             }
-            if stored.header(load::OPERATION_HEADER).is_some() {
-                cells.remove(&(key, cell));
-            } else if key.starts_with(prefix) {
-                cells.insert((key, cell));
-            }
+            let deleted = stored.header(load::OPERATION_HEADER).is_some();
+            cell(key, name, (!deleted).then_some(stored.data));
         }
     }
     for (sequence, record, subject) in records {
         let after = record.watermark.map_or(0, |w| w.record);
         let dirty = replay::deltas(log, &names.ledger, subject, after, *sequence).await?;
-        let wanted = |key: &str| key.starts_with(prefix) && !is_hidden(key);
-        for (key, changed) in dirty.iter().filter(|(key, _)| wanted(key)) {
-            for (cell, value) in changed.cells.iter().filter(|(cell, _)| !is_hidden(cell)) {
-                let name = (key.to_string(), cell.to_string());
-                match value {
-                    Some(_) => cells.insert(name),
-                    None => cells.remove(&name),
-                };
+        for (key, changed) in dirty.iter().filter(|(key, _)| !is_hidden(key)) {
+            for (name, value) in changed.cells.iter().filter(|(name, _)| !is_hidden(name)) {
+                cell(key.to_string(), name.to_string(), value.clone());
             }
         }
     }
-    Ok(cells)
+    Ok(())
 }
 
 /// The watermark of each partition, by the subject of its records.

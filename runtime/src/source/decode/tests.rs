@@ -1,4 +1,5 @@
 use super::*;
+use crate::effects::control::Control;
 
 fn decoder(key: Option<KeyFrom>) -> Decoder {
     Decoder {
@@ -182,4 +183,42 @@ fn a_partition_in_the_subject_is_that_of_the_key() {
         let (there, queued) = decode(none);
         assert!(there == right && queued.refused.is_some(), "{none}");
     }
+}
+
+/// Its id is that of its message: unique, and its own.
+#[test]
+fn what_an_operator_says_is_an_event_of_its_key() {
+    let key = key_of(3);
+    let message = control::encode(&HandlerNames::new("L", "h", 1), 4, &key, Control::Compensate);
+    let with = |subject: &str, version: &str, data: Bytes| Stored {
+        headers: vec![(control::HEADER.into(), version.into())],
+        data,
+        ..stored(subject, &[], "")
+    };
+    let told = with(&message.subject, control::VERSION, message.data.clone());
+    let (partition, queued) = event(decoder(None).decode(told));
+    assert_eq!((partition, &*queued.event.key), (3, &*key));
+    assert_eq!(
+        (queued.event.id().as_str(), &*queued.event.subject),
+        ("S:5", "$WEIR.control")
+    );
+    assert_eq!(&queued.event.data[..], br#"{"do":"compensate"}"#);
+    for (subject, version, reason) in [
+        ("$WEIR.L.r.h.1.2", control::VERSION, "is of partition 3, not 2"),
+        ("$WEIR.L.r.h.1.3", "2", "a control event of version 2"),
+    ] {
+        let told = with(subject, version, message.data.clone());
+        match decoder(None).decode(told) {
+            Decoded::Undecodable(why) => assert!(why.reason.contains(reason), "{why:?}"),
+            other => panic!("{subject}: {other:?}"),
+        }
+    }
+}
+
+/// From a source, the subject alone is worth nothing.
+#[test]
+fn nobody_else_can_say_what_an_operator_says() {
+    let forged = stored(control::SUBJECT, &[(control::HEADER, control::VERSION)], "{}");
+    let decoded = decoder(Some(KeyFrom::Subject)).decode(forged);
+    assert!(matches!(decoded, Decoded::Own), "{decoded:?}");
 }
