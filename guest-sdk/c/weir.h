@@ -128,6 +128,23 @@ void weir_cell_delete(const char *cell);
 /* Several cells in one call to the host; values[i] is {NULL, 0} where there is none. */
 void weir_cell_get_many(const char *const *cells, size_t cells_len, weir_bytes *values);
 
+/* Cells that all keys, handlers and hosts of the ledger share. What an event reads here still
+ * holds when its effects are committed; if somebody else was faster, it is handled again. */
+bool weir_shared_get(const char *cell, weir_bytes *value);
+void weir_shared_set(const char *cell, weir_bytes value);
+void weir_shared_delete(const char *cell);
+
+/* Takes a lock for the event's key, or goes on holding it, for so many milliseconds. *token is
+ * the fencing token, higher each time that the lock is taken. False where another holds it. */
+bool weir_try_lock(const char *lock, uint64_t ttl_ms, uint64_t *token);
+
+/* The same, but where another holds it, the event ends here with nothing done, and is handled
+ * again once the lock is free; later events of its key wait, others do not. */
+uint64_t weir_lock(const char *lock, uint64_t ttl_ms);
+
+/* Gives a lock back, if the event's key holds it. */
+void weir_unlock(const char *lock);
+
 /* Names of the key's cells that begin with `prefix`, in byte order; *names is an array of as
  * many as returned. */
 size_t weir_cell_names(const char *prefix, weir_bytes **names);

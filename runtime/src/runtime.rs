@@ -31,7 +31,7 @@ use crate::ledger::Ledger;
 use crate::log::{self, Append, SharedLog};
 use crate::membership::{self, Membership};
 use crate::model::subjects::{host_key, hosts_stream};
-use crate::shared::freed::Freed;
+use crate::shared::{self, freed::Freed};
 
 use handlers::{Handlers, Parts, Roster};
 use report::Report;
@@ -79,7 +79,11 @@ impl Host {
     pub async fn start(config: Config, status: StatusHandle) -> anyhow::Result<Host> {
         let (jetstream, ledger) = connect::for_host(&config, &status).await?;
         let found = load(&config, &status);
-        Host::start_on(Arc::new(jetstream), ledger, found, &config, status).await
+        let log: SharedLog = Arc::new(jetstream.clone());
+        let name = ledger.name.clone();
+        let mut host = Host::start_on(log.clone(), ledger, found, &config, status).await?;
+        host.others.spawn(shared::service::serve(jetstream, log, name));
+        Ok(host)
     }
 
     /// Starts on a log and a ledger that are ready, with what was `found` in files.

@@ -19,6 +19,7 @@ mod deploy;
 mod harness;
 mod hosts;
 mod languages;
+mod locks;
 mod log_conformance;
 mod metrics;
 mod permissions;

@@ -68,6 +68,17 @@ async fn each_role_has_what_it_needs() -> Result<()> {
     })
     .await?;
 
+    let take = r#"{"name":"van","holder":"test","ttl_ms":60000}"#;
+    let answer = publisher
+        .client
+        .request("weir.SHOP.locks.take", take.into())
+        .await?;
+    ensure!(
+        answer.payload.starts_with(br#"{"token":1"#),
+        "{:?}",
+        answer.payload
+    );
+
     for command in [
         &["handlers"][..],
         &["handlers", "--history", "rotations"],
@@ -76,6 +87,7 @@ async fn each_role_has_what_it_needs() -> Result<()> {
         &["state", "keys", "rotations"],
         &["dead-letters", "list", "rotations"],
         &["explain", "ORDERS:1"],
+        &["locks", "list"],
         &["check"],
     ] {
         weir("read")
@@ -97,6 +109,7 @@ async fn each_role_has_what_it_needs() -> Result<()> {
         .run(&["dead-letters", "drop", "rotations", "--all"])
         .await?
         .exits(0)?;
+    weir("operate").run(&["locks", "break", "van"]).await?.exits(0)?;
     weir("operate")
         .run(&["remove", "rotations", "--purge-state"])
         .await?

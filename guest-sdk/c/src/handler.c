@@ -171,6 +171,40 @@ void weir_cell_get_many(const char *const *cells, size_t cells_len, weir_bytes *
   adopted(got.ptr, got.len);
 }
 
+bool weir_shared_get(const char *cell, weir_bytes *value) {
+  handler_string_t wanted = name(cell, "shared cell's name");
+  handler_list_u8_t got;
+  bool there = weir_handler_shared_get(&wanted, &got);
+  *value = there ? adopted(got.ptr, got.len) : (weir_bytes){NULL, 0};
+  return there;
+}
+
+void weir_shared_set(const char *cell, weir_bytes value) {
+  handler_string_t wanted = name(cell, "shared cell's name");
+  handler_list_u8_t bytes = list(value);
+  weir_handler_shared_set(&wanted, &bytes);
+}
+
+void weir_shared_delete(const char *cell) {
+  handler_string_t wanted = name(cell, "shared cell's name");
+  weir_handler_shared_delete(&wanted);
+}
+
+bool weir_try_lock(const char *lock, uint64_t ttl_ms, uint64_t *token) {
+  handler_string_t wanted = name(lock, "lock's name");
+  return weir_handler_shared_try_lock(&wanted, ttl_ms, token);
+}
+
+uint64_t weir_lock(const char *lock, uint64_t ttl_ms) {
+  handler_string_t wanted = name(lock, "lock's name");
+  return weir_handler_shared_lock(&wanted, ttl_ms);
+}
+
+void weir_unlock(const char *lock) {
+  handler_string_t wanted = name(lock, "lock's name");
+  weir_handler_shared_unlock(&wanted);
+}
+
 size_t weir_cell_names(const char *prefix, weir_bytes **names) {
   handler_string_t wanted = name(prefix, "prefix of cells");
   handler_list_string_t got;

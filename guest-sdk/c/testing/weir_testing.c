@@ -27,9 +27,11 @@ typedef struct table {
   size_t len;
 } table;
 
-static table cells, timers, settings;
+/* Of shared cells and locks, the key is empty; a lock's value is the key that holds it, and
+ * `at` its last token. */
+static table cells, timers, settings, shared, locks;
 /* As they were before the invocation. */
-static table cells_before, timers_before;
+static table cells_before, timers_before, shared_before, locks_before;
 
 static weir_testing_emitted *emitted;
 static size_t emitted_len;
@@ -37,6 +39,9 @@ static weir_bytes reason, last_log;
 static char *current_key;
 static uint64_t next_sequence = 1;
 static jmp_buf trapped;
+
+/* What longjmp says of an invocation that ended early. */
+enum { TRAPPED = 1, WAITS = 2 };
 
 static void *must(void *pointer) {
   if (pointer == NULL) {
@@ -249,6 +254,68 @@ void __wasm_import_weir_handler_config_get(uint8_t *setting, size_t len, uint8_t
   free(name);
 }
 
+void __wasm_import_weir_handler_shared_get(uint8_t *cell, size_t len, uint8_t *out);
+void __wasm_import_weir_handler_shared_get(uint8_t *cell, size_t len, uint8_t *out) {
+  char *name = lifted(cell, len);
+  answer_option(find(&shared, "", name), out);
+  free(name);
+}
+
+void __wasm_import_weir_handler_shared_set(uint8_t *cell, size_t len, uint8_t *data, size_t data_len);
+void __wasm_import_weir_handler_shared_set(uint8_t *cell, size_t len, uint8_t *data, size_t data_len) {
+  char *name = lifted(cell, len);
+  set(&shared, "", name, (weir_bytes){(char *)data, data_len}, 0);
+  free(name);
+}
+
+void __wasm_import_weir_handler_shared_delete(uint8_t *cell, size_t len);
+void __wasm_import_weir_handler_shared_delete(uint8_t *cell, size_t len) {
+  char *name = lifted(cell, len);
+  delete(&shared, "", name);
+  free(name);
+}
+
+/* The lock's token, if the current key holds it now; 0 where another does. */
+static uint64_t take(const char *name) {
+  entry *entry = find(&locks, "", name);
+  uint64_t token = entry == NULL ? 0 : entry->at;
+  if (entry != NULL && entry->value.len > 0) return weir_is(entry->value, current_key) ? token : 0;
+  set(&locks, "", name, weir_text(current_key), token + 1);
+  return token + 1;
+}
+
+void __wasm_import_weir_handler_shared_try_lock(uint8_t *lock, size_t len, int64_t ttl_ms, uint8_t *out);
+void __wasm_import_weir_handler_shared_try_lock(uint8_t *lock, size_t len, int64_t ttl_ms, uint8_t *out) {
+  (void)ttl_ms;
+  char *name = lifted(lock, len);
+  uint64_t token = take(name);
+  free(name);
+  out[0] = token != 0;
+  memcpy(out + 8, &token, sizeof token);
+}
+
+int64_t __wasm_import_weir_handler_shared_lock(uint8_t *lock, size_t len, int64_t ttl_ms);
+int64_t __wasm_import_weir_handler_shared_lock(uint8_t *lock, size_t len, int64_t ttl_ms) {
+  (void)ttl_ms;
+  char *name = lifted(lock, len);
+  uint64_t token = take(name);
+  if (token == 0) {
+    reason = copied(name, len);
+    free(name);
+    longjmp(trapped, WAITS);
+  }
+  free(name);
+  return (int64_t)token;
+}
+
+void __wasm_import_weir_handler_shared_unlock(uint8_t *lock, size_t len);
+void __wasm_import_weir_handler_shared_unlock(uint8_t *lock, size_t len) {
+  char *name = lifted(lock, len);
+  entry *entry = find(&locks, "", name);
+  if (entry != NULL && weir_is(entry->value, current_key)) set(&locks, "", name, weir_text(""), entry->at);
+  free(name);
+}
+
 void __wasm_import_weir_handler_log_write(int32_t level, uint8_t *message, size_t len);
 void __wasm_import_weir_handler_log_write(int32_t level, uint8_t *message, size_t len) {
   (void)level;
@@ -263,7 +330,7 @@ void __component_type_object_force_link_handler(void) {}
 /* ---- The export ---- */
 
 void weir_trap(void) {
-  longjmp(trapped, 1);
+  longjmp(trapped, TRAPPED);
 }
 
 uint8_t *__wasm_export_exports_handler_handle(uint8_t *event);
@@ -308,8 +375,14 @@ static raw_event *lower_event(const weir_event *event) {
 
 static weir_testing_outcome call(raw_event *raw) {
   raw_event *volatile lent = raw; /* the bindings free it; after a trap, we do */
-  if (setjmp(trapped) != 0) {
+  switch (setjmp(trapped)) {
+  case 0: break;
+  case WAITS:
     weir_arena_reset(); /* a host throws the whole instance away */
+    free(lent);
+    return (weir_testing_outcome){WEIR_TESTING_WAITS, reason};
+  default:
+    weir_arena_reset();
     free(lent);
     reason = copied(last_log.data, last_log.len);
     return (weir_testing_outcome){WEIR_TESTING_TRAP, reason};
@@ -325,6 +398,12 @@ static weir_testing_outcome call(raw_event *raw) {
   }
   __wasm_export_exports_handler_handle_post_return(returned);
   return outcome;
+}
+
+static void swap(table *one, table *other) {
+  table kept = *one;
+  *one = *other;
+  *other = kept;
 }
 
 weir_testing_outcome weir_testing_deliver(weir_event event) {
@@ -345,18 +424,20 @@ weir_testing_outcome weir_testing_deliver(weir_event event) {
   if (event.timer.data != NULL) delete(&timers, current_key, event.timer.data);
   cells_before = snapshot(&cells);
   timers_before = snapshot(&timers);
+  shared_before = snapshot(&shared);
+  locks_before = snapshot(&locks);
   weir_testing_outcome outcome = call(lower_event(&event));
   if (outcome.kind != WEIR_TESTING_OK) {
-    table discarded = cells;
-    cells = cells_before;
-    cells_before = discarded;
-    discarded = timers;
-    timers = timers_before;
-    timers_before = discarded;
+    swap(&cells, &cells_before);
+    swap(&timers, &timers_before);
+    swap(&shared, &shared_before);
+    swap(&locks, &locks_before);
     clear_emitted();
   }
   clear(&cells_before);
   clear(&timers_before);
+  clear(&shared_before);
+  clear(&locks_before);
   free(current_key);
   current_key = NULL;
   return outcome;
@@ -368,6 +449,8 @@ void weir_testing_reset(void) {
   clear(&cells);
   clear(&timers);
   clear(&settings);
+  clear(&shared);
+  clear(&locks);
   clear_emitted();
   drop(&reason);
   drop(&last_log);
@@ -394,6 +477,20 @@ weir_bytes weir_testing_cell(const char *key, const char *cell) {
 
 void weir_testing_set_cell(const char *key, const char *cell, weir_bytes value) {
   set(&cells, key, cell, value, 0);
+}
+
+weir_bytes weir_testing_shared(const char *cell) {
+  entry *entry = find(&shared, "", cell);
+  return entry == NULL ? (weir_bytes){NULL, 0} : entry->value;
+}
+
+void weir_testing_set_shared(const char *cell, weir_bytes value) {
+  set(&shared, "", cell, value, 0);
+}
+
+weir_bytes weir_testing_lock_holder(const char *lock) {
+  entry *entry = find(&locks, "", lock);
+  return entry == NULL || entry->value.len == 0 ? (weir_bytes){NULL, 0} : entry->value;
 }
 
 uint64_t weir_testing_timer(const char *key, const char *name) {

@@ -22,7 +22,8 @@ typedef enum weir_testing_kind {
   WEIR_TESTING_OK,
   WEIR_TESTING_RETRY,
   WEIR_TESTING_REJECT,
-  WEIR_TESTING_TRAP /* weir_panic */
+  WEIR_TESTING_TRAP, /* weir_panic */
+  WEIR_TESTING_WAITS /* weir_lock, of a lock that another key holds; it is the reason */
 } weir_testing_kind;
 
 /* Texts and bytes of this header live until the next delivery or reset. */
@@ -55,6 +56,13 @@ weir_testing_emitted weir_testing_emitted_at(size_t index);
 /* {NULL, 0} where there is none. */
 weir_bytes weir_testing_cell(const char *key, const char *cell);
 void weir_testing_set_cell(const char *key, const char *cell, weir_bytes value);
+
+/* Shared cells, as other handlers see them. */
+weir_bytes weir_testing_shared(const char *cell);
+void weir_testing_set_shared(const char *cell, weir_bytes value);
+
+/* The key that holds a lock; {NULL, 0} where none does. Locks do not expire here. */
+weir_bytes weir_testing_lock_holder(const char *lock);
 
 /* When the timer is due; 0 where it is not set. */
 uint64_t weir_testing_timer(const char *key, const char *name);

@@ -137,6 +137,24 @@ static weir_result null_name(const weir_event *event) {
   return weir_ok();
 }
 
+static weir_result shares(const weir_event *event) {
+  weir_bytes value;
+  uint64_t token = 0;
+  if (weir_event_is_timer(event, "leave")) {
+    weir_unlock("van");
+    return weir_ok();
+  }
+  bool there = weir_shared_get("sum", &value);
+  weir_shared_set("sum", weir_text(weir_textf("%s+", there ? value : weir_text(""))));
+  weir_shared_set("gone", weir_text("x"));
+  weir_shared_delete("gone");
+  weir_check(!weir_shared_get("gone", &value) && value.data == NULL);
+  uint64_t held = weir_lock("van", 1000);
+  weir_check(weir_try_lock("van", 1000, &token) && token == held);
+  weir_cell_set_integer("token", (int64_t)token);
+  return weir_ok();
+}
+
 /* Takes what an event can: cells, names, many headers, blocks of the arena larger than one. */
 static weir_result hungry(const weir_event *event) {
   weir_bytes value, *names, values[2];
@@ -214,6 +232,18 @@ int main(void) {
                   "[config] of handler.toml: name = \"text\" is no integer");
   run(logs, WEIR_TESTING_OK);
   weir_check_text(weir_testing_log(), "\uFFFD is not UTF-8");
+
+  run_event(shares, (weir_event){.key = weir_text("one")}, WEIR_TESTING_OK);
+  weir_check_text(run_event(shares, (weir_event){.key = weir_text("two")}, WEIR_TESTING_WAITS).reason, "van");
+  weir_check_text(weir_testing_shared("sum"), "+"); /* what the one that waits did is undone */
+  weir_check_text(weir_testing_lock_holder("van"), "one");
+  run_event(shares, (weir_event){.key = weir_text("two"), .timer = weir_text("leave")}, WEIR_TESTING_OK);
+  weir_check_text(weir_testing_lock_holder("van"), "one");
+  run_event(shares, (weir_event){.key = weir_text("one"), .timer = weir_text("leave")}, WEIR_TESTING_OK);
+  weir_check(weir_testing_lock_holder("van").data == NULL);
+  run_event(shares, (weir_event){.key = weir_text("two")}, WEIR_TESTING_OK);
+  weir_check_text(weir_testing_cell("two", "token"), "2");
+  weir_check_text(weir_testing_shared("sum"), "++");
 
   weir_check_text(run(retries, WEIR_TESTING_RETRY).reason, "no rate for key yet\uFFFD");
   weir_check(weir_testing_emitted_len() == 0 && weir_testing_cell("key", "kept").data == NULL);

@@ -23,6 +23,7 @@ mod explain;
 mod handlers;
 mod hosts;
 mod inspect;
+mod locks;
 mod nats_server;
 mod new;
 mod operate;
@@ -106,6 +107,9 @@ enum Command {
     /// Shows, retries and gives up sagas
     #[command(subcommand)]
     Sagas(sagas::Command),
+    /// Shows who holds which lock, and takes one away
+    #[command(subcommand)]
+    Locks(locks::Command),
     /// Shows, redrives and drops events that a handler would not take
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
@@ -168,6 +172,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Hosts(arguments) => hosts::hosts(&options, &arguments).await,
         Command::Explain(arguments) => explain::explain(&options, &arguments).await,
         Command::State(command) => state::state(&options, command).await,
+        Command::Locks(command) => locks::locks(&options, command).await,
         Command::Sagas(command) => sagas::sagas(&options, command).await,
         Command::DeadLetters(command) => dead_letters::dead_letters(&options, command).await,
         Command::Inspect(arguments) => inspect::inspect(&arguments),

@@ -62,6 +62,11 @@ pub fn parse_lock(ledger: &str, subject: &str) -> Option<String> {
     untoken(subject.strip_prefix(&format!("$WEIR.{ledger}.x.l."))?)
 }
 
+/// Where services that are no handlers ask for locks: no subject of any stream.
+pub fn lock_requests(ledger: &str) -> String {
+    format!("weir.{ledger}.locks.*")
+}
+
 /// Messages that say nothing, and only carry what their batch expects of another subject.
 pub fn nothing(ledger: &str) -> String {
     format!("$WEIR.{ledger}.x.n")

@@ -21,7 +21,9 @@ use crate::model::subjects;
 
 pub mod freed;
 pub mod lock;
+pub mod locks;
 pub mod reader;
+pub mod service;
 
 /// Cells and locks that one invocation may use: each is a message of its batch.
 pub const USES_MAX: usize = 50;

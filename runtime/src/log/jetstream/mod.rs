@@ -3,6 +3,7 @@
 //! own requests are written here as JSON, because the protocol needs fields and
 //! answers that the crate's structs do not have.
 //!
+//! * `answer`: answering requests of others.
 //! * `append`: single messages and atomic batches, and what each error code means.
 //! * `query`: reads that are one request: last, get, scan, last of many.
 //! * `read`: the ordered reader.
@@ -10,6 +11,7 @@
 //! * `connect`: options, and the oldest server that will do.
 //! * `wire`: turning the server's messages into [`Stored`].
 
+mod answer;
 mod append;
 mod connect;
 mod query;
@@ -28,6 +30,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch};
 
+pub use answer::Request;
 pub use connect::{ConnectError, ConnectOptions, Tls, check_server_version, connect, without_credentials};
 
 use super::{
