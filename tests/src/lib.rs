@@ -83,5 +83,13 @@ struct EventSourcing;
 struct Sagas;
 
 #[cfg(doctest)]
+#[doc = include_str!("../../docs/patterns/locks.md")]
+struct Locks;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/state-versions.md")]
+struct StateVersions;
+
+#[cfg(doctest)]
 #[doc = include_str!("../../docs/patterns/activities.md")]
 struct Activities;

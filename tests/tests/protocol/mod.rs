@@ -3,6 +3,7 @@
 //! those of `PROTOCOL.md`. What is the server's own is tried on a real one, in
 //! `log_conformance`.
 
+mod chains;
 mod commits;
 mod dedupe;
 mod failures;

@@ -487,6 +487,12 @@ fn business_ids() {
         window: std::time::Duration::from_secs(7 * 86_400),
     };
     assert_eq!(by_header.dedupe, Some(expected));
+    let page = include_str!("../../../../docs/patterns/idempotent-consumers.md");
+    let (_, shown) = page
+        .split_once("```toml\n[dedupe]\n")
+        .expect("the page shows a table");
+    let (shown, _) = shown.split_once("```").expect("and ends it");
+    assert!(parse(shown).expect("as documented").dedupe.is_some());
     let by_pointer = parse("json = \"/order/id\"\nwindow = \"90s\"").expect("a pointer");
     assert_eq!(
         by_pointer.dedupe.map(|d| d.from),
