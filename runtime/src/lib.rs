@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod model;
 pub mod os;
 pub mod postgres;
+pub mod relay;
 pub mod runtime;
 pub mod sagas;
 pub mod shared;

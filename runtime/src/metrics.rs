@@ -23,6 +23,8 @@ pub const RETRIES: &str = "weir_retries_total";
 pub const DEAD_LETTERS: &str = "weir_dead_letters_total";
 pub const CACHE_BYTES: &str = "weir_cache_bytes";
 pub const FENCED: &str = "weir_fenced_total";
+pub const OUTBOX_RELAYED: &str = "weir_outbox_relayed_total";
+pub const OUTBOX_FAILING: &str = "weir_outbox_failing";
 pub const DUPLICATES: &str = "weir_duplicates_total";
 pub const CONFLICTS: &str = "weir_conflicts_total";
 pub const LOST_MESSAGES: &str = "weir_lost_messages_total";
@@ -63,6 +65,14 @@ fn describe() {
     describe_gauge!(CACHE_BYTES, "Bytes of cells kept in memory.");
     describe_counter!(FENCED, "Commits refused because another host has the partition.");
     describe_counter!(
+        OUTBOX_RELAYED,
+        "Entries of the outbox that other streams have taken."
+    );
+    describe_gauge!(
+        OUTBOX_FAILING,
+        "Partitions whose next entry of the outbox is not taken by its stream."
+    );
+    describe_counter!(
         DUPLICATES,
         "Events ignored because they repeat others ([dedupe])."
     );
@@ -102,6 +112,8 @@ pub struct HandlerMetrics {
     fenced: Counter,
     conflicts: Counter,
     duplicates: Counter,
+    outbox_relayed: Counter,
+    outbox_failing: Gauge,
     sources_stopped: Gauge,
     /// By partition.
     lag: Vec<Gauge>,
@@ -135,6 +147,8 @@ impl HandlerMetrics {
             fenced: counter!(FENCED, "handler" => name()),
             conflicts: counter!(CONFLICTS, "handler" => name()),
             duplicates: counter!(DUPLICATES, "handler" => name()),
+            outbox_relayed: counter!(OUTBOX_RELAYED, "handler" => name()),
+            outbox_failing: gauge!(OUTBOX_FAILING, "handler" => name()),
             sources_stopped: gauge!(SOURCES_STOPPED, "handler" => name()),
             lag: by_partition(LAG_EVENTS),
             cache: by_partition(CACHE_BYTES),
@@ -150,6 +164,7 @@ impl HandlerMetrics {
             &this.fenced,
             &this.conflicts,
             &this.duplicates,
+            &this.outbox_relayed,
             &this.undecodable,
         ]
         .into_iter()
@@ -184,6 +199,16 @@ impl HandlerMetrics {
 
     pub fn fenced(&self) {
         self.fenced.increment(1);
+    }
+
+    pub fn relayed(&self) {
+        self.outbox_relayed.increment(1);
+    }
+
+    /// A partition's outbox does not get on, until what is returned is dropped.
+    pub fn outbox_failing(&self) -> Failing {
+        self.outbox_failing.increment(1.0);
+        Failing(self.outbox_failing.clone())
     }
 
     /// Events that repeat others.
@@ -272,5 +297,14 @@ mod tests {
             assert!(text.contains(line), "no {line} in\n{text}");
         }
         assert!(!text.contains("partition=\"2\""), "{text}");
+    }
+}
+
+/// Counted in a gauge for as long as it lives.
+pub struct Failing(Gauge);
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }

@@ -22,6 +22,7 @@ mod languages;
 mod locks;
 mod log_conformance;
 mod metrics;
+mod outbox;
 mod permissions;
 mod postgres;
 mod protocol;

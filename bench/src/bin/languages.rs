@@ -151,6 +151,7 @@ fn settings(deployed: &Deployed) -> ProgramSettings {
         http: deployed.manifest.http.clone(),
         config: manifest.config.clone(),
         max_payload: 1024 * 1024,
+        outbox: Vec::new(),
         state_version: deployed.manifest.state_version,
         per_event: false,
     }

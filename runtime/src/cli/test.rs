@@ -180,6 +180,13 @@ fn tell(summary: &Summary) {
     if summary.dead_letters > 0 {
         parts.push(count(summary.dead_letters, "dead letter"));
     }
+    if summary.parked > 0 {
+        let verb = if summary.parked == 1 { "waits" } else { "wait" };
+        parts.push(format!(
+            "{} still {verb} for a lock",
+            count(summary.parked, "event")
+        ));
+    }
     eprintln!("{}", parts.join(", "));
     for (key, name) in &summary.endless {
         eprintln!(

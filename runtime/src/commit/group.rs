@@ -19,6 +19,7 @@ use crate::log::{Append, Schedule};
 use crate::model::limits::BATCH_HEADER_BYTES;
 use crate::model::subjects::{HandlerNames, nothing};
 use crate::model::trace::Trace;
+use crate::relay::{TO_HEADER, TO_STREAM_HEADER};
 use crate::shared::{DELETED_HEADER, DELETED_TTL_S, Shared, Use, Write};
 use crate::state::{KeyState, LiveTimer};
 
@@ -36,6 +37,8 @@ pub struct Origin {
     pub by: String,
     /// The chain that the event belongs to.
     pub trace: Trace,
+    /// Where entries of the partition's outbox are kept.
+    pub outbox: String,
 }
 
 /// Time to live of messages that nobody reads, such as the one that cancels a timer: the
@@ -118,12 +121,25 @@ impl Group {
             headers.push((CAUSE_HEADER.into(), origin.cause.clone()));
             headers.push((BY_HEADER.into(), origin.by.clone()));
             next.add_to(&mut headers);
-            self.push(Append {
-                subject: emit.subject,
-                headers,
-                data: emit.data,
-                ttl_s: event_ttl_s,
-                ..Append::default()
+            self.push(match emit.stream {
+                None => Append {
+                    subject: emit.subject,
+                    headers,
+                    data: emit.data,
+                    ttl_s: event_ttl_s,
+                    ..Append::default()
+                },
+                // Kept until it is handed on, however long that takes.
+                Some(stream) => {
+                    headers.push((TO_HEADER.into(), emit.subject));
+                    headers.push((TO_STREAM_HEADER.into(), stream.to_string()));
+                    Append {
+                        subject: origin.outbox.clone(),
+                        headers,
+                        data: emit.data,
+                        ..Append::default()
+                    }
+                }
             });
         }
         self.share(effects.shared);
@@ -417,6 +433,7 @@ mod tests {
             subject: "out".into(),
             headers: Vec::new(),
             data: Bytes::new(),
+            stream: None,
         };
         let effects = Effects {
             emits: vec![emit],

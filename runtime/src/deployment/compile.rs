@@ -8,6 +8,7 @@ use super::manifest::{InstanceMode, Manifest};
 use crate::handler::{Engine, Program, ProgramSettings};
 use crate::ledger::Ledger;
 use crate::log::Log;
+use crate::model::pattern;
 
 /// Compiles a handler for a ledger.
 ///
@@ -28,6 +29,16 @@ pub async fn compile(
             ledger.subjects.join(", ")
         );
     }
+    let outside = manifest.outbox.iter().flat_map(|outbox| &outbox.subjects);
+    for subject in outside {
+        if let Some(own) = ledger.subjects.iter().find(|own| pattern::overlap(own, subject)) {
+            bail!(
+                "outbox subject `{subject}` is among the subjects of ledger {} (`{own}`): what is for the ledger is \
+                 emitted, see `[emit] subjects`",
+                ledger.name
+            );
+        }
+    }
     for source in manifest.sources.iter().filter(|s| s.stream == ledger.name) {
         if let Some(subject) = source
             .subjects
@@ -43,6 +54,7 @@ pub async fn compile(
         handler: manifest.name.clone(),
         limits: manifest.limits,
         emit: manifest.emit.clone(),
+        outbox: manifest.outbox.clone(),
         ledger_subjects: ledger.subjects.clone(),
         config: manifest.config.clone(),
         http: manifest.http.clone(),

@@ -33,6 +33,11 @@ pub enum Error {
     Record(#[from] record::Error),
     #[error("handler {name} has no earlier deployment{which}")]
     NoEarlier { name: String, which: String },
+    #[error(
+        "the outbox of handler {name} has entries that are not handed on yet, in {partitions} of its partitions: wait until they \
+         are (metric weir_outbox_failing tells if they cannot be), or drop them, and its state, with --purge-state"
+    )]
+    OutboxWaits { name: String, partitions: usize },
     #[error("partition {partition} could not be ended: {reason}; repeat the command")]
     Ending { partition: u32, reason: String },
 }
@@ -146,10 +151,11 @@ pub async fn collect(log: &dyn Log, ledger: &str) -> Result<usize, Error> {
 /// Removes a handler: hosts stop it, its partitions are ended with tombstones that
 /// fence whoever does not know yet, and timers are purged. Its cells and dead letters
 /// stay to be read, unless `purge_state`; so do the records that the bucket does not
-/// cover. Can be repeated where it was interrupted, and to purge state later.
+/// cover. While its outbox has entries that are not handed on, only with `purge_state`, which
+/// drops them. Can be repeated where it was interrupted, and to purge state later.
 ///
 /// # Errors
-/// [`RegistryError::Unknown`] if it never was; of the log.
+/// [`RegistryError::Unknown`] if it never was; [`Error::OutboxWaits`]; of the log.
 pub async fn remove(
     log: &dyn Log,
     ledger: &str,
@@ -160,11 +166,20 @@ pub async fn remove(
     let registry = Registry::of(log, ledger);
     let latest = registry.latest(name).await?;
     let latest = latest.ok_or_else(|| RegistryError::Unknown(name.into()))?;
+    let names = HandlerNames::new(ledger, name, latest.deployment.generation);
+    if !purge_state {
+        let waiting = log.last_many(ledger, &[names.outbox_all()]).await?.messages.len();
+        if waiting > 0 {
+            return Err(Error::OutboxWaits {
+                name: name.into(),
+                partitions: waiting,
+            });
+        }
+    }
     if latest.deployment.desired != Desired::Removed {
         let removed = latest.deployment.again(by, Desired::Removed);
         registry.put(&removed, Some(&latest)).await?;
     }
-    let names = HandlerNames::new(ledger, name, latest.deployment.generation);
     let partitions = latest.deployment.manifest()?.partitions;
     for partition in 0..partitions {
         let below = end(log, &names, partition, by, purge_state).await?;
@@ -175,6 +190,7 @@ pub async fn remove(
     }
     if purge_state {
         log.purge(ledger, &names.dead_letters_all(), u64::MAX).await?;
+        log.purge(ledger, &names.outbox_all(), u64::MAX).await?;
         log.purge(&bucket_stream(ledger), &names.bucket_all(), u64::MAX)
             .await?;
     }

@@ -114,6 +114,8 @@ pub struct Manifest {
     pub dedupe: Option<Dedupe>,
     /// Subjects (wildcards allowed) that the handler may emit to.
     pub emit: Vec<String>,
+    /// Streams beside the ledger that the handler emits for.
+    pub outbox: Vec<Outbox>,
     /// Of an activity: what it may call. `None`: no handler that calls anything.
     pub http: Option<HttpAccess>,
     pub limits: Limits,
@@ -138,6 +140,14 @@ pub struct HttpAccess {
     pub hosts: Vec<HostPattern>,
     /// Bytes of the body of one response.
     pub response_bytes: usize,
+}
+
+/// Events for a stream beside the ledger: written down with everything else that their
+/// event does, and handed on after that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outbox {
+    pub stream: std::sync::Arc<str>,
+    pub subjects: Vec<String>,
 }
 
 impl Manifest {

@@ -426,6 +426,10 @@ impl Workspace {
             true => Origin::default(),
             false => Origin {
                 trace: Trace::of(event),
+                outbox: match context.manifest.outbox.is_empty() {
+                    true => String::new(),
+                    false => context.names.outbox(partition),
+                },
                 cause: event.id(),
                 by: format!("{}:{partition}:{}", context.manifest.name, context.revision),
             },

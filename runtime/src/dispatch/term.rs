@@ -43,6 +43,7 @@ use crate::commit::group::Group;
 use crate::commit::record::{KeyDelta, Kind, ParkedEvent, Record, Watermark};
 use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::bucket_stream;
+use crate::relay::Relay;
 use crate::shared::freed;
 use crate::source::decode::Queued;
 use crate::source::feed::Chunk;
@@ -154,6 +155,8 @@ pub struct Term<'a> {
     conflicts: u32,
     /// Business ids of slices before this one are purged; see [`Dedupe`](crate::model::dedupe::Dedupe).
     ids_purged: Option<u64>,
+    /// Hands on what is for streams beside the ledger.
+    relay: Option<Relay>,
 }
 
 type RunResult = Result<(Box<Workspace>, Ended), End>;
@@ -253,6 +256,7 @@ impl<'a> Term<'a> {
             unheard: Vec::new(),
             conflicts: 0,
             ids_purged: None,
+            relay: Relay::start(&context, partition),
             context,
             tenure,
             lane,
@@ -471,6 +475,7 @@ impl<'a> Term<'a> {
         self.switching = false;
         self.lane.take_version();
         self.context = self.lane.context.clone();
+        self.relay = Relay::start(&self.context, self.partition);
         workspace.instance = None;
         // What the old code could not do the new one may try at once.
         if self.retry_at.take().is_some() {

@@ -195,13 +195,19 @@ pub fn headers(subject: &str, headers: &[(String, String)]) -> Result<usize, Vio
         }
         bytes += name.len() + value.len() + PER_HEADER_BYTES;
     }
+    header_bytes(subject, bytes)?;
+    Ok(bytes)
+}
+
+/// That many bytes of headers fit one message.
+pub fn header_bytes(subject: &str, bytes: usize) -> Result<(), Violation> {
     if bytes > HEADERS_BYTES_MAX {
         return Err(Violation::Headers {
             subject: subject.into(),
             bytes,
         });
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// The name of a cell or a timer (`what`) fits the subjects it becomes part of.

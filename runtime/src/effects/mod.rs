@@ -3,6 +3,7 @@
 //! commit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -32,6 +33,8 @@ pub struct Emit {
     pub subject: String,
     pub headers: Headers,
     pub data: Bytes,
+    /// The stream that it is for, if that is not the ledger.
+    pub stream: Option<Arc<str>>,
 }
 
 /// One timer to set.

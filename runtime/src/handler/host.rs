@@ -18,6 +18,7 @@ use crate::effects::check::{self, Tally};
 use crate::effects::{Effects, Emit, TimerSet};
 use crate::model::event::Headers;
 use crate::model::hidden::{VERSION_CELL, is_hidden};
+use crate::relay::TO_BYTES_MAX;
 use crate::shared::Access;
 use crate::state::KeyState;
 
@@ -274,9 +275,16 @@ impl wit::output::Host for Host {
     ) -> wasmtime::Result<()> {
         let (invocation, settings) = self.invocation()?;
         check::subject(&subject)?;
-        check::allowed(&subject, &settings.emit, &settings.ledger_subjects)?;
+        let stream = settings.outbox_of(&subject);
+        if stream.is_none() {
+            check::allowed(&subject, &settings.emit, &settings.ledger_subjects)?;
+        }
         let headers: Headers = headers.into_iter().map(|h| (h.name, h.value)).collect();
-        let header_bytes = check::headers(&subject, &headers)?;
+        let mut header_bytes = check::headers(&subject, &headers)?;
+        if stream.is_some() {
+            header_bytes += TO_BYTES_MAX;
+            check::header_bytes(&subject, header_bytes)?;
+        }
         check::message(&subject, header_bytes, data.len(), settings.max_payload)?;
         invocation.tally.messages += 1;
         invocation.tally.other_bytes += subject.len() + header_bytes + data.len();
@@ -285,6 +293,7 @@ impl wit::output::Host for Host {
             subject,
             headers,
             data: data.into(),
+            stream,
         });
         Ok(())
     }

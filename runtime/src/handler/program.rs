@@ -8,7 +8,8 @@ use super::artifact::{self, Refusal};
 use super::bindings::HandlerPre;
 use super::host::Host;
 use super::{Engine, Fault, Instance};
-use crate::deployment::manifest::{HttpAccess, Limits};
+use crate::deployment::manifest::{HttpAccess, Limits, Outbox};
+use crate::model::pattern;
 use crate::shared::Access;
 
 /// What a manifest, the ledger and the server say of a program.
@@ -19,6 +20,8 @@ pub struct ProgramSettings {
     pub limits: Limits,
     /// Subjects that it may emit to, with NATS wildcards.
     pub emit: Vec<String>,
+    /// Streams beside the ledger, and the subjects that are for them.
+    pub outbox: Vec<Outbox>,
     /// Subjects of the ledger; an emit must be among these too.
     pub ledger_subjects: Vec<String>,
     pub config: BTreeMap<String, String>,
@@ -30,6 +33,14 @@ pub struct ProgramSettings {
     pub per_event: bool,
     /// Version of the cells that the code reads and writes, from 1.
     pub state_version: u32,
+}
+
+impl ProgramSettings {
+    /// The stream beside the ledger that a subject is for.
+    pub(super) fn outbox_of(&self, subject: &str) -> Option<Arc<str>> {
+        let of = |outbox: &&Outbox| pattern::matches_any(&outbox.subjects, subject);
+        self.outbox.iter().find(of).map(|outbox| outbox.stream.clone())
+    }
 }
 
 /// One component, compiled and linked, with the limits and configuration of its

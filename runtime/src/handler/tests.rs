@@ -104,6 +104,7 @@ fn limits() -> Limits {
 fn settings() -> ProgramSettings {
     ProgramSettings {
         state_version: 1,
+        outbox: Vec::new(),
         handler: "probe".into(),
         limits: limits(),
         emit: vec!["out.>".into(), "elsewhere.>".into()],

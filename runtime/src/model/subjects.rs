@@ -13,6 +13,7 @@
 //!   $WEIR.<L>.x.c.<name>                           shared cells: the last message is the value
 //!   $WEIR.<L>.x.l.<name>                           locks: the last message says who holds it
 //!   $WEIR.<L>.x.n                                  nothing; carries what a batch expects elsewhere
+//!   $WEIR.<L>.o.<h>.<g>.<p>                        entries of the outbox: what is for streams beside the ledger
 //!   $WEIR.<L>.s.<source>                           how far an outbox of a SQL database is in the ledger
 //! KV bucket weir_<L>
 //!   <h>.<g>.<p>.meta                               fence and sentinel of the checkpoints
@@ -211,6 +212,15 @@ impl HandlerNames {
 
     pub fn redriven_all(&self) -> String {
         self.subject('r', "*")
+    }
+
+    /// Entries of a partition's outbox.
+    pub fn outbox(&self, partition: u32) -> String {
+        self.subject('o', &partition.to_string())
+    }
+
+    pub fn outbox_all(&self) -> String {
+        self.subject('o', "*")
     }
 
     /// Subject of a dead letter's description; the id is the event's.

@@ -12,6 +12,7 @@ use crate::log::Append;
 use crate::model::event::{Event, Headers};
 use crate::model::subjects::HandlerNames;
 use crate::model::trace::{CORRELATION_HEADER, HOPS_HEADER};
+use crate::relay::{TO_HEADER, TO_STREAM_HEADER};
 use crate::state::KeyState;
 
 /// All that is shown of one event.
@@ -64,6 +65,16 @@ pub struct CellChange {
     pub after: Option<Bytes>,
 }
 
+/// What Weir adds to the headers of each emitted event.
+const OWN_HEADERS: [&str; 6] = [
+    CAUSE_HEADER,
+    BY_HEADER,
+    CORRELATION_HEADER,
+    HOPS_HEADER,
+    TO_HEADER,
+    TO_STREAM_HEADER,
+];
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimerChange {
     pub name: String,
@@ -84,6 +95,7 @@ impl Outcome {
     /// of its key until then.
     pub fn read(
         names: &HandlerNames,
+        partition: u32,
         event: &Event,
         before: &KeyState,
         (messages, keys): (&[Append], &[KeyDelta]),
@@ -104,7 +116,7 @@ impl Outcome {
             dead_letter: None,
         };
         for message in messages {
-            outcome.message(names, message);
+            outcome.message(names, partition, message);
         }
         for delta in keys.iter().filter(|delta| delta.key == event.key) {
             outcome.cells.extend(delta.cells.iter().map(|change| CellChange {
@@ -116,20 +128,20 @@ impl Outcome {
         outcome
     }
 
-    fn message(&mut self, names: &HandlerNames, message: &Append) {
+    fn message(&mut self, names: &HandlerNames, partition: u32, message: &Append) {
         if let Some((_, name, _)) = names.parse_timer(&message.subject) {
             let set = message
                 .schedule
                 .as_ref()
                 .map(|schedule| (schedule.due, message.data.clone()));
             self.timers.push(TimerChange { name, set });
-        } else if !message.subject.starts_with('$') {
+        } else if !message.subject.starts_with('$') || message.subject == names.outbox(partition) {
             let mut headers = message.headers.clone();
-            headers.retain(|(name, _)| {
-                ![CAUSE_HEADER, BY_HEADER, CORRELATION_HEADER, HOPS_HEADER].contains(&name.as_str())
-            });
+            let to = headers.iter().find(|(name, _)| name == TO_HEADER);
+            let subject = to.map_or_else(|| message.subject.clone(), |(_, subject)| subject.clone());
+            headers.retain(|(name, _)| !OWN_HEADERS.contains(&name.as_str()));
             self.emits.push(Emitted {
-                subject: message.subject.clone(),
+                subject,
                 headers,
                 data: message.data.clone(),
             });

@@ -393,7 +393,14 @@ impl Stage {
         let (group, ..) = workspace.take_group();
         let (events, shares) = (group.events, group.shares());
         let (messages, keys) = group.finish(&self.context.names, number);
-        let outcome = Outcome::read(&self.context.names, &event, &before, (&messages, &keys), course);
+        let outcome = Outcome::read(
+            &self.context.names,
+            number,
+            &event,
+            &before,
+            (&messages, &keys),
+            course,
+        );
         for delta in &keys {
             self.timers.update(delta);
         }

@@ -7,7 +7,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use toml::Spanned;
 
-use super::{Dedupe, HostPattern, HttpAccess, InstanceMode, KeyFrom, Limits, Manifest, Retry, Source};
+use super::{
+    Dedupe, HostPattern, HttpAccess, InstanceMode, KeyFrom, Limits, Manifest, Outbox, Retry, Source,
+};
 use crate::log::Start;
 use crate::model::pattern;
 use crate::toml_file::{Document, Error};
@@ -25,6 +27,8 @@ struct File {
     source: Spanned<Vec<Spanned<SourceTable>>>,
     key: Option<Spanned<KeyTable>>,
     dedupe: Option<Spanned<DedupeTable>>,
+    #[serde(default)]
+    outbox: Vec<OutboxTable>,
     partition: Option<PartitionTable>,
     #[serde(default)]
     emit: EmitTable,
@@ -71,6 +75,13 @@ struct DedupeTable {
     header: Option<Spanned<String>>,
     json: Option<Spanned<String>>,
     window: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutboxTable {
+    stream: Spanned<String>,
+    subjects: Spanned<Vec<Spanned<String>>>,
 }
 
 #[derive(Deserialize)]
@@ -128,6 +139,7 @@ pub(super) fn manifest(document: Document<'_>, is_here: bool) -> Result<Manifest
         sources,
         key: key(document, file.key)?,
         dedupe: dedupe(document, file.dedupe)?,
+        outbox: outbox(document, file.outbox, &file.emit)?,
         emit: emit(document, file.emit)?,
         http: file.http.map(|table| http(document, table)).transpose()?,
         limits: limits(document, file.limits)?,
@@ -192,15 +204,21 @@ fn sources(document: Document<'_>, tables: Spanned<Vec<Spanned<SourceTable>>>) -
     Ok(sources)
 }
 
-fn source(document: Document<'_>, table: SourceTable, before: &[Source]) -> Result<Source, Error> {
-    let stream = table.stream.get_ref();
+fn check_stream(document: Document<'_>, field: &str, name: &Spanned<String>) -> Result<(), Error> {
+    let stream = name.get_ref();
     if stream.is_empty() || stream.contains(['.', '*', '>', '/', '\\']) || has_space(stream) {
         return Err(document.error(
-            table.stream.span(),
-            "source.stream",
+            name.span(),
+            field,
             format!("`{stream}` is no stream name: it may not be empty or hold spaces or any of . * > / \\"),
         ));
     }
+    Ok(())
+}
+
+fn source(document: Document<'_>, table: SourceTable, before: &[Source]) -> Result<Source, Error> {
+    check_stream(document, "source.stream", &table.stream)?;
+    let stream = table.stream.get_ref();
     if before.iter().any(|source| source.stream == *stream) {
         return Err(document.error(
             table.stream.span(),
@@ -412,6 +430,44 @@ fn http(document: Document<'_>, table: HttpTable) -> Result<HttpAccess, Error> {
         )?
         .unwrap_or(super::RESPONSE_BYTES_DEFAULT),
     })
+}
+
+fn outbox(document: Document<'_>, tables: Vec<OutboxTable>, emit: &EmitTable) -> Result<Vec<Outbox>, Error> {
+    let mut found: Vec<Outbox> = Vec::new();
+    for table in tables {
+        check_stream(document, "outbox.stream", &table.stream)?;
+        if table.subjects.get_ref().is_empty() {
+            return Err(document.error(
+                table.subjects.span(),
+                "outbox.subjects",
+                "name the subjects of that stream which the handler emits to",
+            ));
+        }
+        let mut subjects = Vec::new();
+        for subject in table.subjects.into_inner() {
+            let at = |problem: String| document.error(subject.span(), "outbox.subjects", problem);
+            let text = subject.get_ref();
+            pattern::check(text).map_err(at)?;
+            if text.starts_with(['$', '*', '>']) {
+                return Err(at(format!(
+                    "`{text}`: begin it with a literal token that does not begin with $"
+                )));
+            }
+            let before = found.iter().flat_map(|outbox: &Outbox| &outbox.subjects);
+            let emitted = emit.subjects.iter().map(|subject| subject.get_ref());
+            if let Some(other) = before.chain(emitted).find(|other| pattern::overlap(other, text)) {
+                return Err(at(format!(
+                    "`{text}` overlaps `{other}`: a subject is for one stream"
+                )));
+            }
+            subjects.push(text.clone());
+        }
+        found.push(Outbox {
+            stream: table.stream.into_inner().into(),
+            subjects,
+        });
+    }
+    Ok(found)
 }
 
 fn limits(document: Document<'_>, table: LimitsTable) -> Result<Limits, Error> {

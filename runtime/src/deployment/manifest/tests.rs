@@ -87,6 +87,7 @@ fn a_whole_manifest() {
             key: KeyFrom::Json("/customer/id".into()),
             partition_token: None,
             dedupe: None,
+            outbox: Vec::new(),
             emit: vec!["stats.>".into()],
             http: Some(HttpAccess {
                 hosts: vec!["api.example.com".parse().expect("a host")],
@@ -471,6 +472,50 @@ fn the_documented_limits_are_the_constants() {
         assert!(page.contains(&row), "docs/limits.md lacks the row: {row}");
     }
     assert!(page.contains(&format!("| retry.backoff_ms, default | {BACKOFF_MS_DEFAULT:?} |")));
+}
+
+#[test]
+fn outboxes() {
+    let parse = |tables: &str| {
+        let text = format!(
+            "name = \"h\"\ncomponent = \"h.wasm\"\n[[source]]\nstream = \"S\"\nsubjects = [\"a\"]\n[emit]\nsubjects = [\"out.>\"]\n{tables}\n"
+        );
+        Manifest::parse_deployed(Path::new("handler.toml"), &text)
+    };
+    let page = include_str!("../../../../docs/patterns/outbox.md");
+    let (_, shown) = page.split_once("```toml\n").expect("the page shows a table");
+    let (shown, _) = shown.split_once("```").expect("and ends it");
+    let expected = Outbox {
+        stream: "INVOICES".into(),
+        subjects: vec!["invoices.>".into()],
+    };
+    assert_eq!(parse(shown).expect("as documented").outbox, [expected]);
+    for (tables, part) in [
+        (
+            "[[outbox]]\nstream = \"A.B\"\nsubjects = [\"a.b\"]",
+            "handler.toml:9:10: outbox.stream: `A.B` is no",
+        ),
+        (
+            "[[outbox]]\nstream = \"A\"\nsubjects = []",
+            "outbox.subjects: name the subjects",
+        ),
+        (
+            "[[outbox]]\nstream = \"A\"\nsubjects = [\">\"]",
+            "begin it with a literal token",
+        ),
+        (
+            "[[outbox]]\nstream = \"A\"\nsubjects = [\"out.x\"]",
+            "`out.x` overlaps `out.>`",
+        ),
+        (
+            "[[outbox]]\nstream = \"A\"\nsubjects = [\"x.*\"]\n[[outbox]]\nstream = \"B\"\nsubjects = [\"x.y\"]",
+            "`x.y` overlaps `x.*`",
+        ),
+        ("[[outbox]]\nsubjects = [\"x\"]", "missing field `stream`"),
+    ] {
+        let error = parse(tables).expect_err(tables).to_string();
+        assert!(error.contains(part), "{tables}: {error}");
+    }
 }
 
 #[test]
