@@ -258,6 +258,15 @@ impl HandlerMetrics {
     }
 }
 
+/// Counted in a gauge for as long as it lives.
+pub struct Failing(Gauge);
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,14 +306,5 @@ mod tests {
             assert!(text.contains(line), "no {line} in\n{text}");
         }
         assert!(!text.contains("partition=\"2\""), "{text}");
-    }
-}
-
-/// Counted in a gauge for as long as it lives.
-pub struct Failing(Gauge);
-
-impl Drop for Failing {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
     }
 }

@@ -137,7 +137,10 @@ impl<'a> Outbox<'a> {
 
     async fn relay(&mut self) -> Result<std::convert::Infallible, Trouble> {
         let ledger = &self.context.names.ledger;
-        let mut reader = self.log().read(ledger, &[self.subject.clone()], 1).await?;
+        let mut reader = self
+            .log()
+            .read(ledger, std::slice::from_ref(&self.subject), 1)
+            .await?;
         let mut entries = Vec::new();
         loop {
             match tokio::time::timeout(PURGE_AFTER, reader.next(&mut entries)).await {
