@@ -62,6 +62,8 @@ impl Undo {
         workspace.clock = self.clock;
         workspace.timer_generation = self.timer_generation;
         workspace.parked = self.parked;
+        // What was heard of their locks since then is not heard again.
+        workspace.parked.wake(None);
         workspace.waiting_bytes += self.taken.iter().map(|queued| queued.bytes).sum::<usize>();
         let mut events = VecDeque::from(self.taken);
         events.append(&mut workspace.events);

@@ -208,6 +208,34 @@ async fn waiting_for_a_lock_holds_up_only_its_key() {
     );
 }
 
+/// An event that waited, and whose commit then meets another's on something else, does not go
+/// back to waiting for a lock that is free.
+#[tokio::test]
+async fn a_conflict_does_not_lose_the_news_of_a_free_lock() {
+    let world = World::new().await;
+    let host = world.host("a", &[sharer(PARTITIONS)]).await;
+    let (waits, holder) = keys();
+    world.tell(&holder, "lock van 600000 out.holder").await;
+    world.emitted("out.holder", &["1"]).await;
+    let event = world.tell(&waits, "lock van 600000 out.waits\nadd sum 1").await;
+    handled(&world, &waits, event).await;
+    host.next_of(Kind::Commit, ".0", Fate::Hold);
+    let before = host.sent(Kind::Commit).len();
+    world.tell(&holder, "unlock van").await;
+    eventually("it has the lock, nearly", async || {
+        let sent = host.sent(Kind::Commit);
+        sent[before..]
+            .iter()
+            .any(|sent| sent.records.iter().any(|record| record.ends_with(".0")))
+    })
+    .await;
+    let event = world.tell(&holder, "add sum 1").await;
+    handled(&world, &holder, event).await;
+    host.release();
+    world.emitted("out.waits", &["2"]).await;
+    assert_eq!(world.texts("$WEIR.L.x.c.sum").await, ["2"]);
+}
+
 /// The lock of a holder that never gives it back is taken when its time is over.
 #[tokio::test]
 async fn a_lock_expires() {
