@@ -81,8 +81,11 @@ impl Host {
         let found = load(&config, &status);
         let log: SharedLog = Arc::new(jetstream.clone());
         let name = ledger.name.clone();
+        let requests = shared::service::listen(&jetstream, &name).await;
         let mut host = Host::start_on(log.clone(), ledger, found, &config, status).await?;
-        host.others.spawn(shared::service::serve(jetstream, log, name));
+        if let Some(requests) = requests {
+            host.others.spawn(shared::service::serve(requests, log, name));
+        }
         Ok(host)
     }
 

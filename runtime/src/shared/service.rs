@@ -20,7 +20,7 @@ use tracing::warn;
 use super::lock::Holder;
 use super::locks::Locks;
 use crate::effects::check;
-use crate::log::jetstream::JetStream;
+use crate::log::jetstream::{JetStream, Request, Requests};
 use crate::log::{Log, SharedLog};
 use crate::model::subjects::lock_requests;
 
@@ -43,19 +43,26 @@ struct Free {
     token: u64,
 }
 
+/// Takes requests from here on; without success services that are no handlers get no locks from
+/// this host, which is said.
+pub async fn listen(nats: &JetStream, ledger: &str) -> Option<Requests> {
+    let subject = lock_requests(ledger);
+    nats.requests(&subject)
+        .await
+        .inspect_err(|error| warn!(%error, subject, "locks are not served to services that are no handlers"))
+        .ok()
+}
+
 /// Answers requests until the connection is closed.
-pub async fn serve(nats: JetStream, log: SharedLog, ledger: String) {
-    let subject = lock_requests(&ledger);
-    let answer = |request: crate::log::jetstream::Request| {
+pub async fn serve(requests: Requests, log: SharedLog, ledger: String) {
+    let answer = |request: Request| {
         let (log, ledger) = (log.clone(), ledger.clone());
         async move { to_bytes(&answered(&*log, &ledger, &request).await) }
     };
-    if let Err(error) = nats.answer(&subject, ANSWERING_MAX, answer).await {
-        warn!(%error, subject, "locks are not served to services that are no handlers");
-    }
+    requests.answer(ANSWERING_MAX, answer).await;
 }
 
-async fn answered(log: &dyn Log, ledger: &str, request: &crate::log::jetstream::Request) -> Value {
+async fn answered(log: &dyn Log, ledger: &str, request: &Request) -> Value {
     let asked = match request.subject.rsplit('.').next() {
         Some("take") => take(log, ledger, &request.data).await,
         Some("free") => free(log, ledger, &request.data).await,

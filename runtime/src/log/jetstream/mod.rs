@@ -30,7 +30,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{broadcast, watch};
 
-pub use answer::Request;
+pub use answer::{Request, Requests};
 pub use connect::{ConnectError, ConnectOptions, Tls, check_server_version, connect, without_credentials};
 
 use super::{
