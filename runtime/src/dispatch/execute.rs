@@ -267,7 +267,7 @@ impl Workspace {
     }
 
     fn one(&mut self, context: &HandlerContext, partition: u32, queued: &mut Queued) -> Step {
-        if let Some(reason) = queued.refused.take() {
+        if let Some(reason) = queued.refused.clone() {
             return self.dead_letter(context, partition, queued, "input", reason, None);
         }
         let event = &queued.event;

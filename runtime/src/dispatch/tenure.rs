@@ -193,7 +193,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
     let (meta, checkpointed) = fence_checkpoints(context, partition, meta, decoded, mark, &record).await?;
     let after = record.watermark.map_or(0, |w| w.record);
     let dirty = replay::deltas(log, &names.ledger, &subject, after, sequence).await?;
-    let parked = unpark::read(context, partition, record.parked.as_deref().unwrap_or_default()).await?;
+    let parked = unpark::read(context, partition, &record).await?;
     Ok(Tenure {
         record: mark,
         positions: context

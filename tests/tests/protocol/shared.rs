@@ -104,30 +104,38 @@ async fn a_read_alone_is_expected_by_a_message_of_its_own() {
     assert_eq!(world.texts("$WEIR.L.x.c.a").await, ["3"]);
 }
 
+/// A host whose first commit waits until the test releases it: all that was published before is in it,
+/// up to the first event that shares something.
+async fn holding_the_first(world: &World, handlers: &[Deployed]) -> TestHost {
+    let link = Link::new(&world.log);
+    link.next_of(Kind::Commit, ".0", Fate::Hold);
+    HostOptions::named("a").on(&link).start(world, handlers).await
+}
+
+/// The one commit that is held, with a message on each of these subjects.
+fn is_the_first(host: &TestHost, subjects: &[&str]) {
+    let mut sent = host.sent(Kind::Commit);
+    sent.retain(|sent| sent.records.iter().any(|record| record.ends_with(".0")));
+    let has = |subject: &&str| sent[0].subjects.iter().any(|s| s.starts_with(*subject));
+    assert!(sent.len() == 1 && subjects.iter().all(has), "{sent:?}");
+}
+
 /// A group that is taken back is taken back whole: cells, timers, positions, and what
 /// its events before the one that shares had done.
 #[tokio::test]
 async fn what_is_taken_back_is_done_again_once() {
     let world = World::new().await;
-    let host = holding(&world).await;
     let (slow, fast) = keys();
     let other = key_in(0, PARTITIONS, 1);
-    // One is held; the next ones gather behind it, and are one group.
-    world.tell(&slow, "count n").await;
-    is_held(&host).await;
-    for _ in 0..3 {
+    for _ in 0..4 {
         world.tell(&slow, "count n").await;
         world.tell(&other, "count n").await;
     }
     world.tell(&slow, "count n\nadd sum 1\nemit out.slow done").await;
     let last = world.tell(&other, "count n\nemit out.other done").await;
-    host.next_of(Kind::Commit, ".0", Fate::Hold);
-    let before = host.sent(Kind::Commit).len();
-    host.release();
-    eventually("the second group is on its way", async || {
-        host.sent(Kind::Commit).len() > before
-    })
-    .await;
+    let host = holding_the_first(&world, &[sharer(PARTITIONS)]).await;
+    is_held(&host).await;
+    is_the_first(&host, &["$WEIR.L.x.c.sum", "out.slow"]);
     let event = world.tell(&fast, "add sum 1").await;
     handled(&world, &fast, event).await;
     host.release();
@@ -135,7 +143,7 @@ async fn what_is_taken_back_is_done_again_once() {
     world.emitted("out.slow", &["done"]).await;
     world.emitted("out.other", &["done"]).await;
     assert_eq!(world.cells("sharer", &slow).await["n"], "5");
-    assert_eq!(world.cells("sharer", &other).await["n"], "4");
+    assert_eq!(world.cells("sharer", &other).await["n"], "5");
     assert_eq!(world.texts("$WEIR.L.x.c.sum").await, ["2"]);
 }
 
@@ -273,6 +281,71 @@ async fn what_waits_and_is_gone_is_a_dead_letter() {
     })
     .await;
     assert!(world.texts("$WEIR.L.d.>").await[0].contains("waited for a lock"));
+}
+
+/// An event that waits, and whose source is another stream by the time that it is looked for: what
+/// stands at its sequence now is another event.
+#[tokio::test]
+async fn what_waits_is_not_taken_from_another_stream_of_its_name() {
+    let world = World::new().await;
+    let host = world.host("a", &[sharer(PARTITIONS)]).await;
+    let (holder, waits) = keys();
+    world.tell(&holder, "lock van 600000 out.holder").await;
+    world.emitted("out.holder", &["1"]).await;
+    let event = world.tell(&waits, "lock van 600000 out.waits").await;
+    handled(&world, &waits, event).await;
+    host.drain().await;
+    world.log.delete_stream(SOURCE);
+    world.create_source(SOURCE, "events.>").await;
+    for _ in 0..event {
+        world.tell(&waits, "emit out.waits another").await;
+    }
+    let host = world.host("a", &[sharer(PARTITIONS)]).await;
+    eventually("the dead letter", async || {
+        host.handler("sharer")
+            .is_some_and(|handler| handler.dead_letters == 1)
+    })
+    .await;
+    assert!(world.texts("$WEIR.L.d.>").await[0].contains("waited for a lock"));
+    world.emitted("out.waits", &[]).await;
+}
+
+/// An event that is no input for the handler stays so when its group is taken back.
+#[tokio::test]
+async fn what_is_refused_is_refused_again() {
+    let world = World::new().await;
+    let manifest = format!(
+        "partitions = 1\n[[source]]\nstream = \"{SOURCE}\"\nsubjects = [\"events.>\"]\n\
+         [key]\nheader = \"Key\"\n[emit]\nsubjects = [\"out.>\"]\n"
+    );
+    let say = async |key: Option<&str>, program: &str| {
+        let headers = key.map(|key| ("Key".to_owned(), key.to_owned()));
+        world
+            .publish(
+                SOURCE,
+                "events.x",
+                headers.into_iter().collect(),
+                program.to_owned(),
+            )
+            .await
+    };
+    say(None, "emit out.never x").await;
+    say(Some("a"), "add sum 1\nemit out.a done").await;
+    let host = holding_the_first(&world, &[handler("sharer", SHARER, &manifest)]).await;
+    is_held(&host).await;
+    is_the_first(&host, &["$WEIR.L.d.", "$WEIR.L.x.c.sum"]);
+    // Somebody else writes the cell meanwhile.
+    let subject = weir::model::subjects::shared_cell(LEDGER, "sum");
+    world.publish(LEDGER, &subject, Vec::new(), "10").await;
+    host.release();
+    world.emitted("out.a", &["done"]).await;
+    assert_eq!(world.texts("$WEIR.L.x.c.sum").await, ["11"]);
+    world.emitted("out.never", &[]).await;
+    let letters = world.texts("$WEIR.L.d.*.*.*.*.m").await;
+    assert!(
+        letters.len() == 1 && letters[0].contains("no header `Key`"),
+        "{letters:?}"
+    );
 }
 
 /// Three hosts add to one number: every addition counts once.
