@@ -316,8 +316,12 @@ async fn a_host_that_was_replaced_while_it_slept_commits_nothing() {
     world.emitted("out.n", &["1", "2", "3"]).await;
 
     asleep.freeze(false);
-    let status = asleep.partition_is("probe", 0, "standby").await;
-    assert_eq!(status.reason.as_deref(), Some("owned by host b"));
+    // For a moment it may know that it was fenced, and not yet by whom.
+    eventually("it stands by, and knows who owns the partition", async || {
+        let status = asleep.partition_is("probe", 0, "standby").await;
+        status.reason.as_deref() == Some("owned by host b")
+    })
+    .await;
     world.tell("k", COUNT).await;
     world.emitted("out.n", &["1", "2", "3", "4"]).await;
     drop(awake);
