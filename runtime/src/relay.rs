@@ -48,6 +48,9 @@ const PURGE_AFTER: Duration = Duration::from_secs(1);
 /// How long a partition is believed to be this host's without looking.
 const BELIEVED_FOR: Duration = Duration::from_millis(500);
 
+/// Pause before the entries are read again after trouble.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Pauses between tries of what a stream does not take.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -77,10 +80,8 @@ impl Relay {
 }
 
 async fn run(context: Arc<HandlerContext>, partition: u32) {
-    let mut pause = PAUSE_FIRST;
     loop {
-        let mut outbox = Outbox::new(&context, partition);
-        match outbox.relay().await {
+        match Outbox::new(&context, partition).relay().await {
             // Whoever owns the partition now relays it; the lane ends its term by itself.
             Err(Trouble::NotOurs) => return,
             Err(Trouble::Log(error)) => {
@@ -88,8 +89,7 @@ async fn run(context: Arc<HandlerContext>, partition: u32) {
             }
             Ok(never) => match never {},
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

@@ -3,9 +3,6 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
-
 use super::service::{self, PostgresOptions};
 use super::{WrongUse, print};
 use crate::config::{LedgerOptions, Options};
@@ -107,16 +104,9 @@ pub async fn postgres_sink(options: &Options, arguments: &Arguments) -> anyhow::
 
 /// As in a manifest.
 fn start(text: &str) -> Result<Start, String> {
-    match text {
-        "all" => return Ok(Start::First),
-        "new" => return Ok(Start::New),
-        _ => {}
-    }
-    if let Ok(sequence @ 1..) = text.parse() {
-        return Ok(Start::Sequence(sequence));
-    }
-    let time = OffsetDateTime::parse(text, &Rfc3339).ok();
-    time.and_then(|time| u64::try_from(time.unix_timestamp_nanos()).ok())
-        .map(Start::Time)
+    let sequence = text.parse().ok().filter(|sequence| *sequence > 0);
+    sequence
+        .map(Start::Sequence)
+        .or_else(|| Start::named(text))
         .ok_or_else(|| "it must be all, new, a sequence from 1 or an RFC 3339 time since 1970".into())
 }

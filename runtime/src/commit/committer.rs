@@ -45,7 +45,7 @@ const WAITING_MAX: usize = 4_096;
 
 /// Sends of one submission that the server abandoned, or fenced for another's
 /// sake, before the lane is told: some seconds.
-const SENDS_MAX: u32 = 20;
+pub const SENDS_MAX: u32 = 20;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(5);
 const BACKOFF_LAST: Duration = Duration::from_millis(500);
@@ -387,7 +387,7 @@ fn again(batch: Vec<Waiting>, reason: &str) -> Vec<Waiting> {
 
 /// Doubles from [`BACKOFF_FIRST`] to [`BACKOFF_LAST`], with jitter of a half, so
 /// that hosts which collided do not meet again.
-fn backoff(sends: u32) -> Duration {
+pub fn backoff(sends: u32) -> Duration {
     let full = BACKOFF_LAST.min(BACKOFF_FIRST * 2u32.saturating_pow(sends - 1));
     full.mul_f64(rand::random_range(0.5..1.0))
 }

@@ -256,11 +256,7 @@ impl Group {
             match (change.now, before) {
                 (Some((generation, set, trace)), replaces) => messages.push(Append {
                     subject: names.timer(partition, &key, &name, generation),
-                    headers: {
-                        let mut headers = Vec::with_capacity(2);
-                        trace.add_to(&mut headers);
-                        headers
-                    },
+                    headers: trace.headers(),
                     data: set.data,
                     schedule: Some(Schedule {
                         due: set.due,

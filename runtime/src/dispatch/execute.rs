@@ -169,7 +169,7 @@ impl Workspace {
             if context.program.shares() && self.undo.is_none() {
                 self.undo = Some(Undo::new(self));
             }
-            let ended = match self.parked.ready() {
+            let ended = match self.parked.ready().cloned() {
                 Some(queued) => self.run_parked(context, partition, queued),
                 None => match self.events.pop_front() {
                     Some(queued) => self.run_next(context, partition, queued),
@@ -308,7 +308,7 @@ impl Workspace {
         let clock = self.clock.max(event.time);
         let fault = match self.invoke(context, event, clock, &state) {
             Ok(effects)
-                if !effects.emits.is_empty() && Trace::of(event).hops >= context.manifest.limits.hops =>
+                if !effects.emits.is_empty() && Trace::hops_of(event) >= context.manifest.limits.hops =>
             {
                 too_many_hops(context.manifest.limits.hops)
             }
@@ -644,7 +644,7 @@ fn retry(queued: &Queued, reason: String) -> Ended {
 pub fn missing_keys(events: &VecDeque<Queued>, parked: &Parked, cells: &Cells, max: usize) -> Vec<Arc<str>> {
     let mut seen = rustc_hash::FxHashSet::default();
     let mut missing = Vec::new();
-    let next = parked.first_ready().into_iter().chain(events);
+    let next = parked.ready().into_iter().chain(events);
     for queued in next.take(GROUP_EVENTS_MAX as usize) {
         let key = &queued.event.key;
         let keys = [Some(key), queued.id.as_ref()].into_iter().flatten();

@@ -87,15 +87,9 @@ impl Parked {
         line.events.push_back(event);
     }
 
-    /// The first event of a key that is ready to be tried. To be given back by one of
+    /// The first event of a key that is ready to be tried. What came of that is said by one of
     /// [`handled`](Parked::handled), [`locked`](Parked::locked), [`again`](Parked::again).
-    pub fn ready(&mut self) -> Option<Queued> {
-        let line = self.keys.values().find(|line| line.waits.is_none())?;
-        line.events.front().cloned()
-    }
-
-    /// Whether one is ready, and which: for what has to be loaded first.
-    pub fn first_ready(&self) -> Option<&Queued> {
+    pub fn ready(&self) -> Option<&Queued> {
         let mut lines = self.keys.values();
         lines.find(|line| line.waits.is_none())?.events.front()
     }
@@ -220,7 +214,7 @@ mod tests {
         assert!(parked.ready().is_none());
 
         assert!(parked.wake(Some("van")) && !parked.wake(Some("van")));
-        let first = parked.ready().expect("was woken");
+        let first = parked.ready().cloned().expect("was woken");
         assert_eq!(first.event.offset, 1);
         parked.handled(&first.event.key);
         let second = parked.ready().expect("the one behind it");

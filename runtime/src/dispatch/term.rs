@@ -422,7 +422,8 @@ impl<'a> Term<'a> {
     /// A lane that waits or computes for long gives back its room instead of
     /// stopping the reader for all partitions.
     fn shed_if_slow(&mut self) {
-        let slow = self.retry_at.is_some()
+        // After a conflict the pause is shorter than reading again takes.
+        let slow = (self.retry_at.is_some() && self.conflicts == 0)
             || self
                 .running
                 .as_ref()
@@ -458,7 +459,11 @@ impl<'a> Term<'a> {
         self.switching = false;
         self.lane.take_version();
         self.context = self.lane.context.clone();
-        self.relay = Relay::start(&self.context, self.partition);
+        // One that is at work goes on: entries say themselves where they are to go.
+        self.relay = self
+            .relay
+            .take()
+            .or_else(|| Relay::start(&self.context, self.partition));
         workspace.instance = None;
         // What the old code could not do the new one may try at once.
         if self.retry_at.take().is_some() {
@@ -478,9 +483,8 @@ impl<'a> Term<'a> {
         let Some(workspace) = self.workspace.as_ref() else {
             return;
         };
-        let nothing = workspace.events.is_empty()
-            && self.pending.is_empty()
-            && workspace.parked.first_ready().is_none();
+        let nothing =
+            workspace.events.is_empty() && self.pending.is_empty() && workspace.parked.ready().is_none();
         // What shares something is committed before anything is executed on top of it.
         if nothing
             || self.flight.as_ref().is_some_and(|flight| flight.shares)

@@ -203,9 +203,12 @@ impl Invocation {
     }
 
     fn check_totals(&self, settings: &ProgramSettings) -> wasmtime::Result<()> {
-        Ok(self
-            .tally
-            .check(settings.limits.effects_bytes, settings.max_payload)?)
+        let tally = Tally {
+            // Each is a message of the batch.
+            messages: self.tally.messages + self.shared.len(),
+            ..self.tally
+        };
+        Ok(tally.check(settings.limits.effects_bytes, settings.max_payload)?)
     }
 }
 
@@ -369,14 +372,8 @@ impl Host {
 }
 
 impl Invocation {
-    /// Counts what `shared` grew by since it was `before` long: each use is a message.
-    fn count_shared(
-        &mut self,
-        before: usize,
-        bytes: usize,
-        settings: &ProgramSettings,
-    ) -> wasmtime::Result<()> {
-        self.tally.messages += self.shared.len() - before;
+    /// After something shared was used, and `bytes` of it written.
+    fn count_shared(&mut self, bytes: usize, settings: &ProgramSettings) -> wasmtime::Result<()> {
         self.tally.other_bytes += bytes;
         check::shared(self.shared.len())?;
         self.check_totals(settings)
@@ -387,9 +384,8 @@ impl wit::shared::Host for Host {
     fn get(&mut self, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
         let (invocation, access, settings) = self.sharing()?;
         check::name("shared cell", &name)?;
-        let before = invocation.shared.len();
         let value = invocation.shared.get(access, &name)?;
-        invocation.count_shared(before, 0, settings)?;
+        invocation.count_shared(0, settings)?;
         Ok(value)
     }
 
@@ -397,43 +393,39 @@ impl wit::shared::Host for Host {
         let (invocation, access, settings) = self.sharing()?;
         check::name("shared cell", &name)?;
         check::value("shared cell", &name, value.len(), settings.max_payload)?;
-        let (before, bytes) = (invocation.shared.len(), name.len() + value.len());
+        let bytes = name.len() + value.len();
         invocation.shared.write(access, &name, Some(value.into()))?;
-        invocation.count_shared(before, bytes, settings)
+        invocation.count_shared(bytes, settings)
     }
 
     fn delete(&mut self, name: String) -> wasmtime::Result<()> {
         let (invocation, access, settings) = self.sharing()?;
         check::name("shared cell", &name)?;
-        let before = invocation.shared.len();
         invocation.shared.write(access, &name, None)?;
-        invocation.count_shared(before, 0, settings)
+        invocation.count_shared(0, settings)
     }
 
     fn try_lock(&mut self, name: String, ttl_ms: u64) -> wasmtime::Result<Option<u64>> {
         let (invocation, access, settings) = self.sharing()?;
         check::name("lock", &name)?;
-        let before = invocation.shared.len();
         let token = invocation.shared.try_lock(access, &name, ttl_ms)?;
-        invocation.count_shared(before, 0, settings)?;
+        invocation.count_shared(0, settings)?;
         Ok(token.ok())
     }
 
     fn lock(&mut self, name: String, ttl_ms: u64) -> wasmtime::Result<u64> {
         let (invocation, access, settings) = self.sharing()?;
         check::name("lock", &name)?;
-        let before = invocation.shared.len();
         let token = invocation.shared.try_lock(access, &name, ttl_ms)?;
-        invocation.count_shared(before, 0, settings)?;
+        invocation.count_shared(0, settings)?;
         Ok(token.map_err(|until| Locked { name, until })?)
     }
 
     fn unlock(&mut self, name: String) -> wasmtime::Result<()> {
         let (invocation, access, settings) = self.sharing()?;
         check::name("lock", &name)?;
-        let before = invocation.shared.len();
         invocation.shared.unlock(access, &name)?;
-        invocation.count_shared(before, 0, settings)
+        invocation.count_shared(0, settings)
     }
 }
 

@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::model::event::Headers;
 
@@ -149,6 +151,20 @@ pub enum Start {
     Sequence(u64),
     /// Unix nanoseconds: the first message stored then or later.
     Time(u64),
+}
+
+impl Start {
+    /// What `all`, `new` or an RFC 3339 time since 1970 means; `None` for anything else.
+    pub fn named(text: &str) -> Option<Start> {
+        match text {
+            "all" => Some(Start::First),
+            "new" => Some(Start::New),
+            _ => {
+                let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+                Some(Start::Time(time.unix_timestamp_nanos().try_into().ok()?))
+            }
+        }
+    }
 }
 
 /// Why something other than an append failed.

@@ -24,18 +24,18 @@ pub struct Trace {
 impl Trace {
     /// The chain that `event` belongs to. One that says of none begins one.
     pub fn of(event: &Event) -> Trace {
-        let header = |name: &str| {
-            let found = event.headers.iter().find(|(n, _)| n == name);
-            found.map(|(_, value)| value.as_str())
-        };
-        let given =
-            header(CORRELATION_HEADER).filter(|text| !text.is_empty() && text.len() <= CORRELATION_BYTES_MAX);
+        let given = header(event, CORRELATION_HEADER)
+            .filter(|text| !text.is_empty() && text.len() <= CORRELATION_BYTES_MAX);
         Trace {
             correlation: given.map_or_else(|| event.id(), str::to_owned),
-            hops: header(HOPS_HEADER)
-                .and_then(|hops| hops.parse().ok())
-                .unwrap_or(0),
+            hops: Trace::hops_of(event),
         }
+    }
+
+    /// How many handlers the chain of `event` has passed.
+    pub fn hops_of(event: &Event) -> u32 {
+        let hops = header(event, HOPS_HEADER).and_then(|hops| hops.parse().ok());
+        hops.unwrap_or(0)
     }
 
     /// The chain of an event that is emitted in handling one of this.
@@ -44,6 +44,13 @@ impl Trace {
             hops: self.hops.saturating_add(1),
             ..self
         }
+    }
+
+    /// The headers that carry it.
+    pub fn headers(&self) -> Headers {
+        let mut headers = Headers::with_capacity(2);
+        self.add_to(&mut headers);
+        headers
     }
 
     /// Adds the headers that carry it.
@@ -57,6 +64,11 @@ impl Trace {
         let carries = |name: &str| name == CORRELATION_HEADER || name == HOPS_HEADER;
         headers.into_iter().filter(|(name, _)| carries(name)).collect()
     }
+}
+
+fn header<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
+    let found = event.headers.iter().find(|(n, _)| n == name);
+    found.map(|(_, value)| value.as_str())
 }
 
 #[cfg(test)]

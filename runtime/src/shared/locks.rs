@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::lock::{Holder, Lock, Taken};
 use crate::log::{self, Append, AppendError, Log, Stored};
 use crate::model::subjects::{lock, locks, parse_lock};
+use crate::state::load;
 
 /// Tries to change a lock that others change at the same time. Each try that fails is
 /// somebody else's that succeeded.
@@ -18,6 +19,8 @@ const TRIES_MAX: u32 = 50;
 pub enum Error {
     #[error(transparent)]
     Log(#[from] log::Error),
+    #[error(transparent)]
+    Read(#[from] load::Error),
     #[error("lock {name:?}: {source}")]
     Append { name: String, source: AppendError },
     #[error("the message of lock {name:?} at sequence {sequence} cannot be read: {detail}")]
@@ -58,7 +61,7 @@ impl<'a> Locks<'a> {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn list(&self, free: bool) -> Result<Vec<Listed>, Error> {
-        let found = self.log.last_many(self.ledger, &[locks(self.ledger)]).await?;
+        let found = load::last_many_now(self.log, self.ledger, &[locks(self.ledger)]).await?;
         let mut listed = Vec::new();
         for stored in found.messages {
             let Some(name) = parse_lock(self.ledger, &stored.subject) else {

@@ -1,9 +1,12 @@
 //! From a stored message to an event with its key and partition. Pure.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+use serde_json::Value;
 
 use crate::effects::{control, dead_letter};
 use crate::log::Stored;
@@ -119,7 +122,8 @@ impl Decoder {
     }
 
     fn external(&self, rule: &KeyFrom, stored: Stored) -> (u32, Queued) {
-        let key = match find(rule, &stored, "key") {
+        let fields = Fields::of(&stored);
+        let key = match fields.find(rule, "key") {
             Ok(key) if key.is_empty() => Err(format!("the key is empty ({})", rule.describe())),
             Ok(key) if is_hidden(&key) => Err(format!(
                 "the key {key:?} begins with a zero byte; such keys are Weir's own ({})",
@@ -160,7 +164,7 @@ impl Decoder {
         };
         let id = match self.id.as_ref().filter(|_| refused.is_none()) {
             None => None,
-            Some(rule) => match business_id(rule, &stored) {
+            Some(rule) => match fields.business_id(rule) {
                 Ok(id) => Some(id_key(&id)),
                 Err(reason) => {
                     refused = Some(reason);
@@ -309,49 +313,69 @@ impl Decoder {
     }
 }
 
-/// The id by which a handler knows an event that it has had before.
-fn business_id<'a>(rule: &KeyFrom, stored: &'a Stored) -> Result<Cow<'a, str>, String> {
-    let id = find(rule, stored, "business id").map_err(|reason| format!("[dedupe]: {reason}"))?;
-    if id.is_empty() || id.len() > KEY_BYTES_MAX {
-        return Err(format!(
-            "[dedupe]: the business id ({}) has {} bytes; 1 to {KEY_BYTES_MAX} are allowed",
-            rule.describe(),
-            id.len()
-        ));
-    }
-    Ok(id)
+/// What rules find in a message. Its payload is read as JSON once, and only if a rule needs that.
+struct Fields<'a> {
+    stored: &'a Stored,
+    json: OnceCell<Result<Value, String>>,
 }
 
-/// What a rule finds in a message; `what` it is, for the error.
-fn find<'a>(rule: &KeyFrom, stored: &'a Stored, what: &str) -> Result<Cow<'a, str>, String> {
-    match rule {
-        KeyFrom::Subject => Ok(Cow::Borrowed(&stored.subject)),
-        KeyFrom::Header(name) => stored
-            .header(name)
-            .map(Cow::Borrowed)
-            .ok_or_else(|| format!("the event has no header `{name}`")),
-        KeyFrom::SubjectToken(n) => stored
-            .subject
-            .split('.')
-            .nth(n - 1)
-            .map(Cow::Borrowed)
-            .ok_or_else(|| format!("the subject {} has no token {n}", stored.subject)),
-        KeyFrom::Json(pointer) => {
-            let value: serde_json::Value = serde_json::from_slice(&stored.data)
-                .map_err(|e| format!("the payload is not JSON, which the {what} `{pointer}` needs: {e}"))?;
-            match value.pointer(pointer) {
-                Some(serde_json::Value::String(text)) => Ok(Cow::Owned(text.clone())),
-                Some(serde_json::Value::Number(number)) => Ok(Cow::Owned(number.to_string())),
-                Some(serde_json::Value::Bool(truth)) => Ok(Cow::Owned(truth.to_string())),
-                Some(serde_json::Value::Null) => {
-                    Err(format!("the payload's `{pointer}` is null, and it is the {what}"))
-                }
-                Some(_) => Err(format!(
-                    "the payload's `{pointer}` is not a string, number or boolean"
-                )),
-                None => Err(format!("the payload has no `{pointer}`, and it is the {what}")),
-            }
+impl<'a> Fields<'a> {
+    fn of(stored: &'a Stored) -> Self {
+        Fields {
+            stored,
+            json: OnceCell::new(),
         }
+    }
+
+    /// What a rule finds; `what` it is, for the error.
+    fn find(&self, rule: &KeyFrom, what: &str) -> Result<Cow<'a, str>, String> {
+        let stored = self.stored;
+        match rule {
+            KeyFrom::Subject => Ok(Cow::Borrowed(&stored.subject)),
+            KeyFrom::Header(name) => stored
+                .header(name)
+                .map(Cow::Borrowed)
+                .ok_or_else(|| format!("the event has no header `{name}`")),
+            KeyFrom::SubjectToken(n) => stored
+                .subject
+                .split('.')
+                .nth(n - 1)
+                .map(Cow::Borrowed)
+                .ok_or_else(|| format!("the subject {} has no token {n}", stored.subject)),
+            KeyFrom::Json(pointer) => self.json(pointer, what).map(Cow::Owned),
+        }
+    }
+
+    fn json(&self, pointer: &str, what: &str) -> Result<String, String> {
+        let read = || serde_json::from_slice(&self.stored.data).map_err(|error| error.to_string());
+        let value = self.json.get_or_init(read).as_ref();
+        let value = value.map_err(|error| {
+            format!("the payload is not JSON, which the {what} `{pointer}` needs: {error}")
+        })?;
+        match value.pointer(pointer) {
+            Some(Value::String(text)) => Ok(text.clone()),
+            Some(Value::Number(number)) => Ok(number.to_string()),
+            Some(Value::Bool(truth)) => Ok(truth.to_string()),
+            Some(Value::Null) => Err(format!("the payload's `{pointer}` is null, and it is the {what}")),
+            Some(_) => Err(format!(
+                "the payload's `{pointer}` is not a string, number or boolean"
+            )),
+            None => Err(format!("the payload has no `{pointer}`, and it is the {what}")),
+        }
+    }
+
+    /// The id by which a handler knows an event that it has had before.
+    fn business_id(&self, rule: &KeyFrom) -> Result<Cow<'a, str>, String> {
+        let id = self.find(rule, "business id");
+        let id = id.map_err(|reason| format!("[dedupe]: {reason}"))?;
+        if id.is_empty() || id.len() > KEY_BYTES_MAX {
+            return Err(format!(
+                "[dedupe]: the business id ({}) has {} bytes; 1 to {KEY_BYTES_MAX} are allowed",
+                rule.describe(),
+                id.len()
+            ));
+        }
+        Ok(id)
     }
 }
 

@@ -69,9 +69,21 @@ pub async fn load(
         .collect())
 }
 
+/// Last messages as [`Log::last_many`] has them, from a replica that has all that the stream
+/// had at the call.
+///
+/// # Errors
+/// The stream cannot be read, or no replica gets that far.
+pub async fn last_many_now(log: &dyn Log, stream: &str, filters: &[String]) -> Result<Snapshot, Error> {
+    let at_least = log.stream(stream).await?.last;
+    // Without any result, an answer does not say how far its replica is.
+    let fresh = |snapshot: &Snapshot| snapshot.up_to.is_none_or(|up_to| up_to >= at_least);
+    last_many_fresh(log, stream, filters, at_least, fresh).await
+}
+
 /// Last messages as [`Log::last_many`] has them, asked for again until they are from a
 /// replica that is far enough: `at_least` is how far, for the error, and `fresh` decides.
-pub(super) async fn last_many_fresh(
+async fn last_many_fresh(
     log: &dyn Log,
     stream: &str,
     filters: &[String],

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{load, replay};
 use crate::commit::record::{self, Record, Watermark};
-use crate::log::{self, Log, Snapshot};
+use crate::log::{self, Log};
 use crate::model::hidden::is_hidden;
 use crate::model::key::partition;
 use crate::model::subjects::{HandlerNames, bucket_stream};
@@ -226,11 +226,7 @@ async fn last_record(
 /// Last record of each partition that has one: sequence, record, subject. From a
 /// replica that has all that the ledger had at the call.
 async fn last_records(log: &dyn Log, names: &HandlerNames) -> Result<Vec<(u64, Record, String)>, Error> {
-    let at_least = log.stream(&names.ledger).await?.last;
-    // Without any result, an answer does not say how far its replica is.
-    let fresh = |snapshot: &Snapshot| snapshot.up_to.is_none_or(|up_to| up_to >= at_least);
-    let filters = [names.records()];
-    let snapshot = load::last_many_fresh(log, &names.ledger, &filters, at_least, fresh).await?;
+    let snapshot = load::last_many_now(log, &names.ledger, &[names.records()]).await?;
     let mut records = Vec::with_capacity(snapshot.messages.len());
     for stored in snapshot.messages {
         records.push((

@@ -344,7 +344,7 @@ impl Stage {
                 };
                 // Locks that others still hold are found to be so, and nothing is gained.
                 workspace.parked.wake(None);
-                if let Some(first) = workspace.parked.first_ready() {
+                if let Some(first) = workspace.parked.ready() {
                     ready = ready.or(Some((*number, first.event.clone())));
                 }
             }

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use toml::Spanned;
 
 use super::{
@@ -275,15 +273,7 @@ fn start(document: Document<'_>, value: Spanned<StartValue>) -> Result<Start, Er
         StartValue::Text(text) => text,
         StartValue::Time(time) => time.to_string(),
     };
-    match text.as_str() {
-        "all" => Ok(Start::First),
-        "new" => Ok(Start::New),
-        _ => {
-            let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| wrong(text.clone()))?;
-            let nanos = u64::try_from(time.unix_timestamp_nanos()).map_err(|_| wrong(text))?;
-            Ok(Start::Time(nanos))
-        }
-    }
+    Start::named(&text).ok_or_else(|| wrong(text))
 }
 
 /// Every source subject must leave the token open, so that a host can ask for its partitions.

@@ -14,7 +14,7 @@ use super::record::Record;
 use super::row::{Row, Sendable, Taken};
 use super::schema::{CHANNEL, Tables};
 use super::state::{Outbox, State};
-use crate::commit::committer::Attempts;
+use crate::commit::committer::{self, Attempts};
 use crate::ledger;
 use crate::log::{AppendError, SharedLog};
 use crate::model::pattern::matches_any;
@@ -22,13 +22,6 @@ use crate::model::subjects;
 
 /// How often the table is looked at where nothing wakes the source.
 const POLL_EVERY: Duration = Duration::from_secs(1);
-
-/// Sends of one batch that the server is too busy for, before the term ends.
-const SENDS_MAX: u32 = 20;
-
-/// Between two of them, doubling.
-const BACKOFF_FIRST: Duration = Duration::from_millis(5);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// What has become of a ledger that is behind the database, and what to do.
 const LOST_TAIL: &str = "the ledger lost its tail or was restored from an older copy. Rows that it lost are marked as \
@@ -332,12 +325,12 @@ impl Term {
                 }
                 Err(AppendError::Busy { code, description }) => {
                     sends += 1;
-                    if sends >= SENDS_MAX {
+                    if sends >= committer::SENDS_MAX {
                         return Err(AppendError::Busy { code, description }.into());
                     }
                     // It may take only smaller batches, and does not say so.
                     self.rows_max = (count / 2).max(1);
-                    tokio::time::sleep(BACKOFF_MAX.min(BACKOFF_FIRST * 2u32.saturating_pow(sends - 1))).await;
+                    tokio::time::sleep(committer::backoff(sends)).await;
                 }
                 Err(AppendError::TooLarge(_)) if count > 1 => self.rows_max = count / 2,
                 Err(AppendError::TooLarge(reason)) => {
