@@ -143,13 +143,7 @@ impl Group {
             });
         }
         self.share(effects.shared);
-        for (cell, value) in effects.cells {
-            self.write_cell(key, &cell, value.clone());
-            match value {
-                Some(value) => state.cells.insert(cell, value),
-                None => state.cells.remove(&cell),
-            };
-        }
+        self.write_cells(key, effects.cells, state);
         if effects.timers.is_empty() {
             return;
         }
@@ -184,7 +178,7 @@ impl Group {
     }
 
     fn share(&mut self, shared: BTreeMap<Shared, Use>) {
-        debug_assert!(
+        assert!(
             self.shared.is_empty(),
             "nothing is added after an event that shares"
         );
@@ -214,6 +208,22 @@ impl Group {
             }
         };
         &mut self.keys[at]
+    }
+
+    /// Writes cells of a key, `None` deletes one, and applies that to its state.
+    pub fn write_cells(
+        &mut self,
+        key: &Arc<str>,
+        cells: impl IntoIterator<Item = (Box<str>, Option<Bytes>)>,
+        state: &mut KeyState,
+    ) {
+        for (cell, value) in cells {
+            self.write_cell(key, &cell, value.clone());
+            match value {
+                Some(value) => state.cells.insert(cell, value),
+                None => state.cells.remove(&cell),
+            };
+        }
     }
 
     fn write_cell(&mut self, key: &Arc<str>, cell: &str, value: Option<Bytes>) {

@@ -563,16 +563,12 @@ impl Workspace {
         };
         let cell: Box<str> = dedupe.cell(self.clock).into();
         let time = Bytes::from(queued.event.time.to_string());
-        let (group, generation) = (&mut self.group, &mut self.timer_generation);
+        let group = &mut self.group;
         self.cells.update(id, self.number, |state| {
             // Of an id that was seen before the window, only the latest time counts.
             let mut cells: BTreeMap<_, _> = state.cells.keys().map(|name| (name.clone(), None)).collect();
             cells.insert(cell, Some(time));
-            let effects = Effects {
-                cells,
-                ..Effects::default()
-            };
-            group.apply(id, &Origin::default(), effects, state, generation, None);
+            group.write_cells(id, cells, state);
         });
     }
 }

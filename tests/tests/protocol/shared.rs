@@ -348,6 +348,32 @@ async fn what_is_refused_is_refused_again() {
     );
 }
 
+/// What is remembered of an event beside its effects takes nothing of them away.
+#[tokio::test]
+async fn locks_hold_where_repetitions_are_ignored() {
+    let world = World::new().await;
+    let manifest = format!(
+        "partitions = 1\n[[source]]\nstream = \"{SOURCE}\"\nsubjects = [\"events.>\"]\n\
+         [key]\nsubject_token = 2\n[emit]\nsubjects = [\"out.>\"]\n\
+         [dedupe]\nheader = \"Id\"\nwindow = \"1h\"\n"
+    );
+    let _host = world.host("a", &[handler("sharer", SHARER, &manifest)]).await;
+    let say = async |key: &str, id: &str, program: &str| {
+        let headers = vec![("Id".to_owned(), id.to_owned())];
+        let subject = format!("events.{key}");
+        world.publish(SOURCE, &subject, headers, program.to_owned()).await
+    };
+    say("a", "1", "lock van 600000 out.a\nadd sum 1").await;
+    say("b", "2", "try-lock van 600000 out.b\nadd sum 1").await;
+    say("b", "3", "lock van 600000 out.b").await;
+    say("a", "1", "emit out.a repeated").await;
+    world.emitted("out.b", &["<held>"]).await;
+    say("a", "4", "unlock van").await;
+    world.emitted("out.b", &["<held>", "2"]).await;
+    world.emitted("out.a", &["1"]).await;
+    assert_eq!(world.texts("$WEIR.L.x.c.sum").await, ["2"]);
+}
+
 /// Three hosts add to one number: every addition counts once.
 #[tokio::test]
 async fn many_add_to_one() {
