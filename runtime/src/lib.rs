@@ -19,7 +19,6 @@ pub mod metrics;
 pub mod model;
 pub mod os;
 pub mod postgres;
-pub mod relay;
 pub mod runtime;
 pub mod sagas;
 pub mod shared;

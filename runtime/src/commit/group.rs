@@ -19,7 +19,6 @@ use crate::log::{Append, Schedule};
 use crate::model::limits::BATCH_HEADER_BYTES;
 use crate::model::subjects::{HandlerNames, nothing};
 use crate::model::trace::Trace;
-use crate::relay::{TO_HEADER, TO_STREAM_HEADER};
 use crate::shared::{DELETED_HEADER, DELETED_TTL_S, Shared, Use, Write};
 use crate::state::{KeyState, LiveTimer};
 
@@ -28,6 +27,10 @@ pub const CAUSE_HEADER: &str = "Weir-Cause";
 
 /// Names who emitted a message: `<handler>:<partition>:<revision>` of the deployment.
 pub const BY_HEADER: &str = "Weir-By";
+
+/// Name the subject and the stream that an entry of the outbox is for.
+pub const TO_HEADER: &str = "Weir-To";
+pub const TO_STREAM_HEADER: &str = "Weir-To-Stream";
 
 /// What stands in the headers of what an event causes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //! * [`tenure`]: what a lane knows while it owns its partition, and how it gets it.
 //! * [`execute`]: runs events through the handler into a group. Synchronous.
 //! * [`parked`]: events that wait for locks; [`unpark`] reads them again.
+//! * [`relay`]: hands on what handlers emit for streams beside the ledger.
 //! * [`undo`]: takes a group back that others were faster than.
 //! * [`executor::Executor`]: the threads on which that happens.
 
@@ -15,6 +16,7 @@ pub mod executor;
 pub mod lane;
 pub mod ownership;
 pub mod parked;
+pub mod relay;
 pub mod start;
 pub mod tenure;
 pub mod term;

@@ -18,7 +18,7 @@ use crate::effects::check::{self, Tally};
 use crate::effects::{Effects, Emit, TimerSet};
 use crate::model::event::Headers;
 use crate::model::hidden::{VERSION_CELL, is_hidden};
-use crate::relay::TO_BYTES_MAX;
+use crate::model::limits::OUTBOX_BYTES;
 use crate::shared::Access;
 use crate::state::KeyState;
 
@@ -285,7 +285,7 @@ impl wit::output::Host for Host {
         let headers: Headers = headers.into_iter().map(|h| (h.name, h.value)).collect();
         let mut header_bytes = check::headers(&subject, &headers)?;
         if stream.is_some() {
-            header_bytes += TO_BYTES_MAX;
+            header_bytes += OUTBOX_BYTES;
             check::header_bytes(&subject, header_bytes)?;
         }
         check::message(&subject, header_bytes, data.len(), settings.max_payload)?;

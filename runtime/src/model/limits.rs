@@ -31,6 +31,10 @@ pub const EMIT_OVERHEAD_BYTES: usize = BATCH_HEADER_BYTES + 384 + TRACE_BYTES;
 /// Bytes of the headers that carry a chain of events on.
 const TRACE_BYTES: usize = 384;
 
+/// Bytes that an entry of the outbox takes beside that: two headers, with a subject and a
+/// stream's name of 255 bytes.
+pub const OUTBOX_BYTES: usize = 600;
+
 /// Bytes that a timer takes beside its payload: those of the batch, its schedule,
 /// two subjects that hold a key and a name, three bytes for each of theirs, and its chain.
 pub const TIMER_OVERHEAD_BYTES: usize =

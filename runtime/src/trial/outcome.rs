@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tracing::Level;
 
-use crate::commit::group::{BY_HEADER, CAUSE_HEADER};
+use crate::commit::group::{BY_HEADER, CAUSE_HEADER, TO_HEADER, TO_STREAM_HEADER};
 use crate::commit::record::KeyDelta;
 use crate::effects::dead_letter::DeadLetter;
 use crate::handler::Asked;
@@ -12,7 +12,6 @@ use crate::log::Append;
 use crate::model::event::{Event, Headers};
 use crate::model::subjects::HandlerNames;
 use crate::model::trace::{CORRELATION_HEADER, HOPS_HEADER};
-use crate::relay::{TO_HEADER, TO_STREAM_HEADER};
 use crate::state::KeyState;
 
 /// All that is shown of one event.

@@ -24,16 +24,10 @@ use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
 use tracing::warn;
 
+use super::context::HandlerContext;
+use crate::commit::group::{TO_HEADER, TO_STREAM_HEADER};
 use crate::commit::record::incarnation_of;
-use crate::dispatch::context::HandlerContext;
 use crate::log::{Append, AppendError, Error, Log, Start, Stored};
-
-/// Headers of an entry: the subject and the stream that it is for.
-pub const TO_HEADER: &str = "Weir-To";
-pub const TO_STREAM_HEADER: &str = "Weir-To-Stream";
-
-/// Bytes of those two, with a subject and a stream's name of 255 bytes.
-pub const TO_BYTES_MAX: usize = 600;
 
 /// The id by which the stream knows a message that it has.
 const MESSAGE_ID_HEADER: &str = "Nats-Msg-Id";
