@@ -169,7 +169,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts `size` servers that replicate among themselves.
+    /// Starts `size` servers that replicate among themselves. They do not tell clients
+    /// of each other: a client that is to come through proxies would go round them.
     ///
     /// # Errors
     /// As [`NatsServer::start`].
@@ -183,7 +184,8 @@ impl Cluster {
         let mut servers = Vec::new();
         for n in 0..size {
             servers.push(NatsServer::start_with(&format!(
-                "server_name: s{n}\nhttp: \"127.0.0.1:{}\"\ncluster {{ name: c, listen: \"127.0.0.1:{}\", routes: [{}] }}",
+                "server_name: s{n}\nhttp: \"127.0.0.1:{}\"\n\
+                 cluster {{ name: c, listen: \"127.0.0.1:{}\", no_advertise: true, routes: [{}] }}",
                 monitors[n],
                 routes[n],
                 all.join(", ")
@@ -201,8 +203,12 @@ impl Cluster {
 
     /// URLs of all servers, for clients.
     pub fn url(&self) -> String {
-        let urls: Vec<String> = self.servers.iter().map(NatsServer::url).collect();
-        urls.join(",")
+        self.urls().join(",")
+    }
+
+    /// URL of each server.
+    pub fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(NatsServer::url).collect()
     }
 
     pub fn size(&self) -> usize {

@@ -1,6 +1,6 @@
 //! Everything at once: hosts and servers are killed, stopped and continued at random,
-//! code is deployed all the while, and at the end every event has been counted once
-//! and in its order.
+//! connections are cut and fall silent, code is deployed all the while, and at the end
+//! every event has been counted once and in its order.
 //!
 //! `cargo xtask chaos --minutes N --seed S` runs it for longer than the tests do.
 
@@ -14,6 +14,7 @@ use weir_tests::bus::Bus;
 use weir_tests::host::{Host, Launch, Weir};
 use weir_tests::nats::Cluster;
 use weir_tests::plugins::{Plugins, ROTATIONS, component, repository};
+use weir_tests::proxy::Proxy;
 use weir_tests::system::{Flights, LEDGER, ROTATIONS_MANIFEST};
 use weir_tests::{check, seed, until};
 
@@ -38,15 +39,24 @@ struct Done {
     host_drains: u32,
     server_kills: u32,
     server_stops: u32,
+    cuts: u32,
+    isolations: u32,
+    silences: u32,
     deployments: u32,
     deployments_failed: u32,
+}
+
+/// A host, and the wires between it and each server.
+struct Member {
+    host: Host,
+    wires: Vec<Proxy>,
 }
 
 struct Chaos {
     random: StdRng,
     cluster: Cluster,
     launch: Launch,
-    hosts: Vec<(String, Host)>,
+    hosts: Vec<Member>,
     started: u32,
     versions: Plugins,
     weir: Weir,
@@ -80,9 +90,14 @@ impl Chaos {
 
     async fn start_host(&mut self) -> Result<()> {
         self.started += 1;
-        let name = format!("h{}", self.started);
-        let host = self.launch.clone().name(&name).spawn()?;
-        self.hosts.push((name, host));
+        let mut wires = Vec::new();
+        for url in self.cluster.urls() {
+            wires.push(Proxy::start(&url).await?);
+        }
+        let urls: Vec<String> = wires.iter().map(Proxy::url).collect();
+        let launch = self.launch.clone().name(&format!("h{}", self.started));
+        let host = launch.through(&urls.join(",")).spawn()?;
+        self.hosts.push(Member { host, wires });
         Ok(())
     }
 
@@ -104,23 +119,23 @@ impl Chaos {
         let server = self.random.random_range(0..self.cluster.size());
         let pause = Duration::from_millis(self.random.random_range(100..4_000));
         match self.random.random_range(0..100) {
-            0..30 => {
-                let (_, host) = self.hosts.swap_remove(host);
-                host.kill().await?;
+            0..25 => {
+                let member = self.hosts.swap_remove(host);
+                member.host.kill().await?;
                 self.done.host_kills += 1;
                 tokio::time::sleep(pause / 4).await;
                 self.start_host().await?;
             }
-            30..50 => {
-                self.hosts[host].1.stop().await?;
+            25..40 => {
+                self.hosts[host].host.stop().await?;
                 self.done.host_stops += 1;
                 tokio::time::sleep(pause).await;
-                self.hosts[host].1.cont().await?;
+                self.hosts[host].host.cont().await?;
             }
-            50..60 => {
-                let (_, host) = self.hosts.swap_remove(host);
+            40..50 => {
+                let member = self.hosts.swap_remove(host);
                 self.start_host().await?;
-                let code = host.term().await?;
+                let code = member.host.term().await?;
                 // None: the signal came before it listened to any.
                 anyhow::ensure!(
                     code.is_none_or(|code| code < 2),
@@ -128,14 +143,36 @@ impl Chaos {
                 );
                 self.done.host_drains += 1;
             }
-            60..70 => {
+            50..65 => {
+                let wires = &self.hosts[host].wires;
+                match self.random.random_range(0..3) {
+                    0 => {
+                        wires.iter().for_each(Proxy::cut);
+                        self.done.cuts += 1;
+                    }
+                    // Nothing is to be reached for a while.
+                    1 => {
+                        wires.iter().for_each(Proxy::close);
+                        self.done.isolations += 1;
+                        tokio::time::sleep(pause).await;
+                    }
+                    // Connections stay, and nothing comes through, as where a cable is out.
+                    _ => {
+                        wires.iter().for_each(Proxy::hold);
+                        self.done.silences += 1;
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+                wires.iter().for_each(Proxy::open);
+            }
+            65..75 => {
                 self.cluster.server(server).kill();
                 self.done.server_kills += 1;
                 tokio::time::sleep(pause / 2).await;
                 self.cluster.server(server).restart()?;
                 self.cluster.healthy(server).await?;
             }
-            70..80 => {
+            75..85 => {
                 self.cluster.server(server).signal("STOP").await?;
                 self.done.server_stops += 1;
                 tokio::time::sleep(pause).await;
@@ -160,7 +197,7 @@ async fn nothing_is_lost_doubled_or_disordered_whatever_happens() -> Result<()> 
     bus.replicated_source("FLIGHTS", "flights.>", SERVERS).await?;
     for _ in 0..HOSTS {
         chaos.start_host().await?;
-        chaos.hosts.last().context("just started")?.1.ready().await?;
+        chaos.hosts.last().context("just started")?.host.ready().await?;
     }
     chaos.deploy().await?;
 
