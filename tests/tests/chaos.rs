@@ -113,6 +113,30 @@ impl Chaos {
         Ok(())
     }
 
+    /// Something is wrong with all connections of one host, and then right again.
+    async fn disturb(&mut self, host: usize, pause: Duration) {
+        let wires = &self.hosts[host].wires;
+        match self.random.random_range(0..3) {
+            0 => {
+                wires.iter().for_each(Proxy::cut);
+                self.done.cuts += 1;
+            }
+            // Nothing is to be reached for a while.
+            1 => {
+                wires.iter().for_each(Proxy::close);
+                self.done.isolations += 1;
+                tokio::time::sleep(pause).await;
+            }
+            // Connections stay, and nothing comes through, as where a cable is out.
+            _ => {
+                wires.iter().for_each(Proxy::hold);
+                self.done.silences += 1;
+                tokio::time::sleep(pause).await;
+            }
+        }
+        wires.iter().for_each(Proxy::open);
+    }
+
     /// One fault, and its end.
     async fn something_happens(&mut self) -> Result<()> {
         let host = self.random.random_range(0..self.hosts.len());
@@ -143,28 +167,7 @@ impl Chaos {
                 );
                 self.done.host_drains += 1;
             }
-            50..65 => {
-                let wires = &self.hosts[host].wires;
-                match self.random.random_range(0..3) {
-                    0 => {
-                        wires.iter().for_each(Proxy::cut);
-                        self.done.cuts += 1;
-                    }
-                    // Nothing is to be reached for a while.
-                    1 => {
-                        wires.iter().for_each(Proxy::close);
-                        self.done.isolations += 1;
-                        tokio::time::sleep(pause).await;
-                    }
-                    // Connections stay, and nothing comes through, as where a cable is out.
-                    _ => {
-                        wires.iter().for_each(Proxy::hold);
-                        self.done.silences += 1;
-                        tokio::time::sleep(pause).await;
-                    }
-                }
-                wires.iter().for_each(Proxy::open);
-            }
+            50..65 => self.disturb(host, pause).await,
             65..75 => {
                 self.cluster.server(server).kill();
                 self.done.server_kills += 1;

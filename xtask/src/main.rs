@@ -55,7 +55,7 @@ enum Command {
     Test,
     /// Sets up, runs two handlers over a year of real flights, and checks every number
     Demo(demo::Arguments),
-    /// Sets up, then kills, stops and deploys at random on a cluster, and counts every event
+    /// Sets up, then kills, stops, cuts off and deploys at random on a cluster, and counts every event
     Chaos {
         /// How long
         #[arg(long, default_value_t = 10.0)]
