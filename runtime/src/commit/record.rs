@@ -23,7 +23,7 @@ use crate::state::LiveTimer;
 /// Newest format this host reads. It writes [`FORMAT_PARKED`] where events are parked, which
 /// an older host would lose, and else the first one.
 pub const FORMAT: u16 = FORMAT_PARKED;
-pub const FORMAT_FIRST: u16 = 1;
+const FORMAT_FIRST: u16 = 1;
 const FORMAT_PARKED: u16 = 2;
 
 /// `<incarnation, 32 hexadecimal digits>-<attempt number>`, unique per send.
@@ -113,6 +113,16 @@ pub struct Record {
     /// key: they wait for a lock.
     #[n(16)]
     pub parked: Option<Vec<ParkedEvent>>,
+}
+
+/// Who writes a record: what every record says of its handler and host.
+#[derive(Debug, Clone)]
+pub struct Author {
+    pub partitions: u32,
+    pub key_rule: String,
+    pub digest: String,
+    pub manifest_revision: u64,
+    pub host: String,
 }
 
 /// An event that waits, where its source has it.
@@ -229,6 +239,29 @@ pub enum Error {
 }
 
 impl Record {
+    /// A record that changes nothing. The caller adds where the partition is.
+    pub fn new(kind: Kind, previous: u64, author: Author) -> Record {
+        Record {
+            format: FORMAT_FIRST,
+            kind,
+            nonce: rand::random(),
+            previous,
+            positions: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            watermark: None,
+            clock: 0,
+            timer_generation: 0,
+            partitions: author.partitions,
+            digest: author.digest,
+            manifest_revision: author.manifest_revision,
+            host: author.host,
+            keys: Vec::new(),
+            key_rule: author.key_rule,
+            events: 0,
+            parked: None,
+        }
+    }
+
     /// The message of a record on its subject, with its fence.
     pub fn message(&self, subject: String) -> Append {
         Append {

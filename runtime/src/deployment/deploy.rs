@@ -10,7 +10,7 @@ use super::registry::{
     generation_after, now_ms,
 };
 use super::signature::Signature;
-use crate::commit::record::{self, Kind, Record, Watermark};
+use crate::commit::record::{self, Author, Kind, Record, Watermark};
 use crate::log::{self, AppendError, Log};
 use crate::model::subjects::{HandlerNames, bucket_stream};
 
@@ -167,7 +167,8 @@ pub async fn remove(
     let latest = registry.latest(name).await?;
     let latest = latest.ok_or_else(|| RegistryError::Unknown(name.into()))?;
     let names = HandlerNames::new(ledger, name, latest.deployment.generation);
-    let partitions = latest.deployment.manifest()?.partitions;
+    let manifest = latest.deployment.manifest()?;
+    let partitions = manifest.partitions;
     if !purge_state {
         let mut waiting = 0;
         for partition in 0..partitions {
@@ -182,12 +183,22 @@ pub async fn remove(
             });
         }
     }
-    if latest.deployment.desired != Desired::Removed {
-        let removed = latest.deployment.again(by, Desired::Removed);
-        registry.put(&removed, Some(&latest)).await?;
-    }
+    let revision = match latest.deployment.desired {
+        Desired::Removed => latest.revision,
+        _ => {
+            let removed = latest.deployment.again(by, Desired::Removed);
+            registry.put(&removed, Some(&latest)).await?
+        }
+    };
+    let author = Author {
+        partitions,
+        key_rule: manifest.key.describe(),
+        digest: latest.deployment.digest.clone(),
+        manifest_revision: revision,
+        host: by.into(),
+    };
     for partition in 0..partitions {
-        let below = end(log, &names, partition, by, purge_state).await?;
+        let below = end(log, &names, &author, partition, purge_state).await?;
         log.purge(ledger, &names.record(partition), below).await?;
     }
     for rest in [names.timers_all(), names.fired_all(), names.redriven_all()] {
@@ -202,47 +213,51 @@ pub async fn remove(
     Ok(())
 }
 
-/// Commits the tombstone of a partition. Returns the sequence below which no record is
+/// Commits the tombstone of a partition, also of one that never began: a host that has not
+/// heard of the removal could begin it. Returns the sequence below which no record is
 /// of use any more: the tombstone's, if its state is purged, which it then says by a
 /// watermark that covers everything.
 async fn end(
     log: &dyn Log,
     names: &HandlerNames,
+    author: &Author,
     partition: u32,
-    by: &str,
     purge_state: bool,
 ) -> Result<u64, Error> {
     let begin = Instant::now();
     let subject = names.record(partition);
     loop {
-        let Some(last) = log.last(&names.ledger, &subject).await? else {
-            return Ok(0); // it never began
+        let last = log.last(&names.ledger, &subject).await?;
+        let sequence = last.as_ref().map_or(0, |last| last.sequence);
+        let record = match &last {
+            Some(last) => Record::decode(last)?,
+            None => Record::new(Kind::Tombstone, 0, author.clone()),
         };
-        let record = Record::decode(&last)?;
         let covered = record.watermark.map_or(0, |watermark| watermark.record);
-        if record.kind == Kind::Tombstone && !purge_state {
+        let ended = last.is_some() && record.kind == Kind::Tombstone;
+        if ended && !purge_state {
             return Ok(covered);
         }
-        if record.kind == Kind::Tombstone && covered == record.previous {
-            return Ok(last.sequence);
+        if ended && covered == record.previous {
+            return Ok(sequence);
         }
         let everything = Watermark {
-            record: last.sequence,
+            record: sequence,
             nonce: record.nonce,
             bucket: record.watermark.map_or(0, |watermark| watermark.bucket),
         };
         let tombstone = Record {
-            kind: Kind::Tombstone,
-            nonce: rand::random(),
-            previous: last.sequence,
-            watermark: match purge_state {
+            watermark: match purge_state && last.is_some() {
                 true => Some(everything),
                 false => record.watermark,
             },
-            keys: Vec::new(),
-            events: 0,
-            host: by.into(),
-            ..record
+            positions: record.positions,
+            starts: record.starts,
+            clock: record.clock,
+            timer_generation: record.timer_generation,
+            parked: record.parked,
+            format: record.format,
+            ..Record::new(Kind::Tombstone, sequence, author.clone())
         };
         let message = tombstone.message(subject.clone());
         // Its owner may commit once more; whatever happened, the next look tells.

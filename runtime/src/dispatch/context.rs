@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::start::Starts;
 use crate::commit::committer::Committer;
-use crate::commit::record::{FORMAT_FIRST, Kind, Record};
+use crate::commit::record::{Author, Kind, Record};
 use crate::deployment::manifest::Manifest;
 use crate::dispatch::executor::{Executor, Executors};
 use crate::handler::Program;
@@ -90,25 +90,14 @@ impl HandlerContext {
     /// A record of this handler and host that changes nothing: what every record says of
     /// who wrote it. The caller adds where the partition is.
     pub fn record(&self, kind: Kind, previous: u64) -> Record {
-        Record {
-            format: FORMAT_FIRST,
-            kind,
-            nonce: rand::random(),
-            previous,
-            positions: BTreeMap::new(),
-            starts: BTreeMap::new(),
-            watermark: None,
-            clock: 0,
-            timer_generation: 0,
+        let author = Author {
             partitions: self.manifest.partitions,
+            key_rule: self.manifest.key.describe(),
             digest: self.digest.clone(),
             manifest_revision: self.revision,
             host: self.host.clone(),
-            keys: Vec::new(),
-            key_rule: self.manifest.key.describe(),
-            events: 0,
-            parked: None,
-        }
+        };
+        Record::new(kind, previous, author)
     }
 
     /// Positions by the names of their sources, as records have them.

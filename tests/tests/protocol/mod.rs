@@ -10,6 +10,7 @@ mod failures;
 mod identity;
 mod migrations;
 mod ownership;
+mod removal;
 mod shared;
 mod sources;
 mod state;
