@@ -14,7 +14,10 @@ async fn what_never_began_does_not_begin_after_its_removal() {
         Kind::Takeover => Fate::Delay,
         _ => Fate::Pass,
     });
-    let host = HostOptions::named("a").on(&link).start(&world, &[probe(2, "")]).await;
+    let host = HostOptions::named("a")
+        .on(&link)
+        .start(&world, &[probe(2, "")])
+        .await;
     eventually("both partitions are about to be taken over", async || {
         let sent = link.sent(Kind::Takeover);
         (0..2).all(|partition| {
