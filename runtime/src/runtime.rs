@@ -33,11 +33,15 @@ use crate::membership::{self, Membership};
 use crate::model::subjects::{host_key, hosts_stream};
 use crate::shared::{self, freed::Freed};
 
-use handlers::{Handlers, Parts, Roster};
+use handlers::{Handlers, Parts};
 use report::Report;
+use roster::Roster;
 
 mod handlers;
 mod report;
+mod roster;
+mod running;
+mod supervisor;
 
 /// Bytes of events that wait in all lanes together: more than the groups being
 /// executed and committed only makes memory cold.

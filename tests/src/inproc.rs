@@ -269,15 +269,16 @@ impl World {
     /// Waits until the probe has committed the event of `key` at `sequence`.
     pub async fn handled(&self, key: &str, partitions: u32, sequence: u64) {
         let partition = partition(key, partitions);
+        let names = self.names("probe");
         eventually("the event is committed", async || {
-            self.position("probe", partition).await >= sequence
+            self.position(&names, partition).await >= sequence
         })
         .await;
     }
 
     /// How far a partition has committed [`SOURCE`].
-    pub async fn position(&self, handler: &str, partition: u32) -> u64 {
-        let subject = self.names(handler).record(partition);
+    pub async fn position(&self, names: &HandlerNames, partition: u32) -> u64 {
+        let subject = names.record(partition);
         let last = self.log.last(LEDGER, &subject).await.expect("a readable ledger");
         let record = last.map(|last| Record::decode(&last).expect("a record"));
         record

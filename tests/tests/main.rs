@@ -27,6 +27,7 @@ mod permissions;
 mod postgres;
 mod protocol;
 mod readme;
+mod replay;
 mod restart;
 mod sagas;
 mod simulation;

@@ -13,8 +13,12 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use weir::deployment::plugins::Deployed;
+use weir::deployment::rebuild::{self, Rebuilding};
+use weir::deployment::registry::Registry;
 use weir::log::AppendError;
 use weir::model::key::partition;
+use weir::model::subjects::HandlerNames;
+use weir::state::query;
 use weir_tests::check::{Rotation, judge, same_counts};
 use weir_tests::inproc::*;
 use weir_tests::plugins::{ROTATIONS, TALLY};
@@ -31,6 +35,9 @@ const PARTITIONS: u32 = 8;
 
 /// Steps of a run: in each some events are published and something goes wrong.
 const STEPS: u64 = 100;
+
+/// The handler that is rebuilt now and then: it has no timers.
+const REBUILT: &str = "rotations";
 
 /// Hosts that run at once.
 const HOSTS_MAX: usize = 3;
@@ -56,6 +63,9 @@ struct Simulation {
     /// Connections of hosts that are gone, on which something may still be under way.
     gone: Vec<Link>,
     started: u32,
+    /// Of the handler that is rebuilt now and then.
+    rebuilding: Option<Rebuilding>,
+    rebuilt: u32,
     published: BTreeMap<String, u64>,
     /// Timers set for each key.
     timers: BTreeMap<String, u64>,
@@ -73,6 +83,8 @@ impl Simulation {
             hosts: Vec::new(),
             gone: Vec::new(),
             started: 0,
+            rebuilding: None,
+            rebuilt: 0,
             published: BTreeMap::new(),
             timers: BTreeMap::new(),
             last: BTreeMap::new(),
@@ -165,12 +177,58 @@ impl Simulation {
                 self.world.log.faults().lag(reads, behind);
                 format!("{reads} reads lag by {behind}")
             }
+            60..68 => self.rebuild().await,
             _ => {
                 let faults = self.random.random_range(1..6);
                 self.hosts[host].rule(unreliable(self.random.random(), faults));
                 format!("{faults} appends of {name} go wrong")
             }
         }
+    }
+
+    /// The state of a handler is rebuilt, step by step. Hosts do their part through all faults.
+    async fn rebuild(&mut self) -> String {
+        let log = &self.world.log;
+        let Some(rebuilding) = self.rebuilding.take() else {
+            return match rebuild::begin(log, LEDGER, REBUILT, None, "simulation").await {
+                Ok(rebuilding) => {
+                    let generation = rebuilding.rebuild.generation;
+                    self.rebuilding = Some(rebuilding);
+                    format!("{REBUILT} is rebuilt as generation {generation}")
+                }
+                Err(error) => format!("no replay: {error}"),
+            };
+        };
+        if self.random.random_bool(0.1) {
+            rebuilding
+                .cancel(log, "simulation")
+                .await
+                .expect("a ledger that takes it");
+            return format!("the replay of {REBUILT} is cancelled");
+        }
+        let come = rebuilding.come(log).await.expect("records");
+        // As of a moment ago, or as of long ago: in any case every partition has begun.
+        let begun = (0..PARTITIONS).all(|partition| come.contains_key(&partition));
+        if !begun {
+            self.rebuilding = Some(rebuilding);
+            return format!("not all partitions of {REBUILT} have begun");
+        }
+        rebuilding
+            .take_place(log, "simulation")
+            .await
+            .expect("nobody else deploys");
+        self.rebuilt += 1;
+        format!(
+            "{REBUILT} goes over to generation {}",
+            rebuilding.rebuild.generation
+        )
+    }
+
+    /// The names of a handler as it runs now.
+    async fn names(&self, handler: &str) -> HandlerNames {
+        let latest = Registry::of(&self.world.log, LEDGER).deployed(handler).await;
+        let generation = latest.expect("a deployment").deployment.generation;
+        HandlerNames::new(LEDGER, handler, generation)
     }
 
     /// Whatever was delayed arrives now, of hosts that are long gone, too. It is
@@ -196,8 +254,9 @@ impl Simulation {
         self.deliver().await;
         // Owners that crashed are replaced after some seconds of patience.
         for handler in HANDLERS {
+            let names = self.names(handler).await;
             for (partition, last) in &self.last {
-                let reached = comes(async || self.world.position(handler, *partition).await >= *last).await;
+                let reached = comes(async || self.world.position(&names, *partition).await >= *last).await;
                 assert!(
                     reached,
                     "{handler}/{partition} has not reached {last}; {}",
@@ -249,9 +308,11 @@ impl Simulation {
 
     /// The numbers in a cell of every key that has it.
     async fn cells(&self, handler: &str, cell: &str) -> BTreeMap<String, u64> {
+        let names = self.names(handler).await;
         let mut numbers = BTreeMap::new();
         for key in self.published.keys() {
-            if let Some(number) = self.world.cells(handler, key).await.get(cell) {
+            let cells = query::get(&self.world.log, &names, key, false).await;
+            if let Some(number) = cells.expect("committed state").get(cell) {
                 let number = String::from_utf8_lossy(number);
                 numbers.insert(key.clone(), number.parse().expect("a number"));
             }
@@ -316,4 +377,8 @@ async fn simulate(seed: u64) {
     // Seen with a failure only.
     println!("WEIR_SEED={seed}\n  {}", simulation.story.join("\n  "));
     simulation.check().await;
+    println!(
+        "WEIR_SEED={seed}: {REBUILT} was rebuilt {} times",
+        simulation.rebuilt
+    );
 }

@@ -80,6 +80,9 @@ pub struct HostStatus<H = Vec<HandlerStatus>> {
     /// The process: 32 hexadecimal digits, new at each start.
     pub incarnation: String,
     pub weir_version: String,
+    /// The newest format of commit records that it reads.
+    #[serde(default)]
+    pub record_format: u16,
     /// Address of `/healthz`, `/readyz` and `/metrics`.
     pub http: String,
     /// Unix time in milliseconds.
@@ -106,6 +109,10 @@ pub struct HandlerStatus {
     #[serde(default)]
     pub refused: Option<String>,
     pub partitions: Vec<PartitionStatus>,
+    /// Of the generation that is rebuilt beside it: the first few partitions that do not
+    /// get on, with their reasons.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rebuilding: Vec<PartitionStatus>,
     /// Events of all sources not yet read: of all partitions, unless `reads_own`.
     pub unread: u64,
     /// The host reads only what its partitions get.

@@ -147,7 +147,11 @@ async fn back(
             before.deployment.name
         );
     }
-    let again = before.deployment.again(by, before.deployment.desired);
+    let (generation, generations) = (
+        latest.deployment.generation,
+        latest.deployment.generations.clone(),
+    );
+    let again = before.deployment.with(by, generation, generations);
     registry.put(&again, Some(&latest)).await?;
     Ok(Some(format!("{} ({})", again.version, again.digest)))
 }

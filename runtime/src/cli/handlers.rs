@@ -61,6 +61,10 @@ struct Handler {
     undecodable: u64,
     /// Hosts that do not run what is deployed, with the reason; what they ran before goes on.
     refused: BTreeMap<String, String>,
+    /// The generation that is rebuilt beside it, by `weir replay`.
+    rebuilding: Option<u64>,
+    /// One whose place was taken, and of which something is left.
+    replaced: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -131,6 +135,7 @@ async fn history(log: &dyn Log, ledger: &str, name: &str, json: bool) -> anyhow:
         .iter()
         .map(|Registered { revision, deployment }| {
             let state = match deployment.desired {
+                Desired::Running if deployment.generations.rebuild.is_some() => "rebuilding",
                 Desired::Running => "deployed",
                 Desired::Paused => "paused",
                 Desired::Removed => "removed",
@@ -187,6 +192,18 @@ fn explain(handler: &Handler) -> std::io::Result<()> {
             handler.name, handler.undecodable
         ))?;
     }
+    if let Some(generation) = handler.rebuilding {
+        let name = &handler.name;
+        print::line(&format!(
+            "{name}: generation {generation} is rebuilt beside it; `weir replay {name}` shows how far that is"
+        ))?;
+    }
+    if let Some(generation) = handler.replaced {
+        let name = &handler.name;
+        print::line(&format!(
+            "{name}: generation {generation} is replaced, and not removed yet; `weir replay {name}` does that"
+        ))?;
+    }
     for Partition { host, status } in &handler.partitions {
         if let Some(reason) = &status.reason {
             let (name, partition, state) = (&handler.name, status.partition, &status.state);
@@ -223,6 +240,15 @@ fn merge(hosts: &[HostStatus], deployed: &[Registered]) -> Vec<Handler> {
     }
     let mut handlers: Vec<Handler> = by_name.into_values().map(|on| merge_one(&on)).collect();
     for Registered { deployment, .. } in deployed {
+        let rebuild = deployment.generations.rebuild.as_ref();
+        let rebuilding = rebuild.map(|rebuild| rebuild.generation);
+        let of_it = handlers
+            .iter_mut()
+            .filter(|handler| handler.name == deployment.name);
+        of_it.for_each(|handler| {
+            handler.rebuilding = rebuilding;
+            handler.replaced = deployment.generations.replaced;
+        });
         let paused = deployment.desired == Desired::Paused;
         match handlers
             .iter_mut()
@@ -330,6 +356,8 @@ fn merge_one(on: &[(&str, &HandlerStatus)]) -> Handler {
         lost,
         undecodable,
         refused,
+        rebuilding: None,
+        replaced: None,
         partitions: partitions.into_values().collect(),
     }
 }
@@ -444,6 +472,7 @@ mod tests {
             "lost",
             "undecodable",
             "refused",
+            "rebuilding",
         ] {
             assert!(object.contains_key(name), "{name}");
         }

@@ -30,6 +30,7 @@ mod operate;
 mod outbox_source;
 mod postgres_sink;
 mod print;
+mod replay;
 mod run;
 mod sagas;
 mod service;
@@ -93,6 +94,8 @@ enum Command {
     Pause(operate::Which),
     /// Lets a paused handler go on
     Resume(operate::Which),
+    /// Rebuilds a handler's state from its events, beside the running one
+    Replay(replay::Arguments),
     /// Removes a handler for good
     Remove(operate::Remove),
     /// Shows the handlers that hosts run, and how far behind they are
@@ -167,6 +170,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rollback(arguments) => operate::rollback(&options, &arguments).await,
         Command::Pause(which) => operate::pause(&options, &which).await,
         Command::Resume(which) => operate::resume(&options, &which).await,
+        Command::Replay(arguments) => replay::replay(&options, &arguments).await,
         Command::Remove(arguments) => operate::remove(&options, &arguments).await,
         Command::Handlers(arguments) => handlers::handlers(&options, &arguments).await,
         Command::Hosts(arguments) => hosts::hosts(&options, &arguments).await,

@@ -10,9 +10,11 @@
 //! * [`record::Record`]: what a commit record says.
 //! * [`group::Group`]: effects of consecutive events of one partition, merged.
 //! * [`pack`]: which submissions go into one batch. Pure.
+//! * [`tombstone`]: the last record of a partition.
 //! * [`committer::Committer`]: sends, and settles what became of it.
 
 pub mod committer;
 pub mod group;
 pub mod pack;
 pub mod record;
+pub mod tombstone;

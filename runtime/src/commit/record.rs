@@ -20,11 +20,13 @@ use crate::log::{Append, Stored};
 use crate::model::position::Position;
 use crate::state::LiveTimer;
 
-/// Newest format this host reads. It writes [`FORMAT_PARKED`] where events are parked, which
-/// an older host would lose, and else the first one.
-pub const FORMAT: u16 = FORMAT_PARKED;
+/// Newest format this host reads. It writes [`FORMAT_REPEATS`] where a handler is rebuilt, which an
+/// older host would do aloud, [`FORMAT_PARKED`] where events are parked, which it would lose, and
+/// else the first one.
+pub const FORMAT: u16 = FORMAT_REPEATS;
 const FORMAT_FIRST: u16 = 1;
 const FORMAT_PARKED: u16 = 2;
+const FORMAT_REPEATS: u16 = 3;
 
 /// `<incarnation, 32 hexadecimal digits>-<attempt number>`, unique per send.
 pub const ATTEMPT_HEADER: &str = "Weir-Attempt";
@@ -113,6 +115,21 @@ pub struct Record {
     /// key: they wait for a lock.
     #[n(16)]
     pub parked: Option<Vec<ParkedEvent>>,
+    /// The partition is rebuilt: what an earlier generation has handled is handled again, quietly.
+    #[n(17)]
+    pub repeats: Option<Repeats>,
+}
+
+/// What a partition does over again.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Repeats {
+    /// The generation that has emitted what is not to be emitted again.
+    #[n(0)]
+    pub of: u64,
+    /// How far that one came in the end, per source. `None` while it still runs.
+    #[n(1)]
+    pub until: Option<BTreeMap<String, u64>>,
 }
 
 /// Who writes a record: what every record says of its handler and host.
@@ -259,6 +276,7 @@ impl Record {
             key_rule: author.key_rule,
             events: 0,
             parked: None,
+            repeats: None,
         }
     }
 
@@ -272,12 +290,16 @@ impl Record {
         }
     }
 
-    /// Lists the events that are parked, and takes the format that this needs.
-    pub fn park(&mut self, parked: Vec<ParkedEvent>) {
-        (self.format, self.parked) = match parked.is_empty() {
-            true => (FORMAT_FIRST, None),
-            false => (FORMAT_PARKED, Some(parked)),
+    /// Lists the events that are parked and says what is handled over again, and takes the
+    /// format that this needs.
+    pub fn unfinished(&mut self, parked: Vec<ParkedEvent>, repeats: Option<Repeats>) {
+        self.format = match (parked.is_empty(), &repeats) {
+            (_, Some(_)) => FORMAT_REPEATS,
+            (false, None) => FORMAT_PARKED,
+            (true, None) => FORMAT_FIRST,
         };
+        self.parked = Some(parked).filter(|parked| !parked.is_empty());
+        self.repeats = repeats;
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -370,6 +392,10 @@ mod tests {
                 source: "S".into(),
                 offset: 2,
             }]),
+            repeats: Some(Repeats {
+                of: 1,
+                until: Some([("S".to_string(), 7)].into()),
+            }),
         }
     }
 
@@ -409,8 +435,8 @@ mod tests {
     #[test]
     fn a_field_of_the_future_is_skipped() {
         let mut bytes = record().encode();
-        assert_eq!(bytes[0], 0xb1, "a map of seventeen entries");
-        bytes[0] = 0xb2;
+        assert_eq!(bytes[0], 0xb2, "a map of eighteen entries");
+        bytes[0] = 0xb3;
         bytes.extend(minicbor::to_vec((99u32,)).unwrap()[1..].iter());
         bytes.extend(minicbor::to_vec("later").unwrap());
         assert_eq!(Record::decode(&stored(bytes)), Ok(record()));

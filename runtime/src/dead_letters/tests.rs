@@ -55,6 +55,7 @@ async fn dead_letter(log: &MemoryLog, names: &HandlerNames, event: &Stored, body
         reason: "no such aircraft".into(),
         backtrace: None,
         body,
+        quiet: false,
     };
     let mut batch = vec![Append {
         subject: names.dead_letter(2, &letter.id),

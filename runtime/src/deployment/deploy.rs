@@ -1,25 +1,18 @@
 //! From files to the registry, and out of it again: what `weir deploy`, the
 //! watched folder and `weir remove` have in common.
 
-use std::time::{Duration, Instant};
-
 use super::artifacts::{self, Artifacts};
 use super::plugins::Deployed;
+use super::rebuild;
 use super::registry::{
-    Deployment, Desired, Error as RegistryError, FORMAT, Registered, Registry, check_successor,
-    generation_after, now_ms,
+    Deployment, Desired, Error as RegistryError, FORMAT, Generations, Registered, Registry, check_rebuild,
+    check_successor, generation_after, now_ms,
 };
 use super::signature::Signature;
-use crate::commit::record::{self, Author, Kind, Record, Watermark};
+use crate::commit::record::Author;
+use crate::commit::tombstone;
 use crate::log::{self, AppendError, Log};
 use crate::model::subjects::{HandlerNames, bucket_stream};
-
-/// How long owners may go on committing after their handler was removed, before
-/// the removal gives up: it can be repeated.
-const REMOVE_FOR: Duration = Duration::from_secs(30);
-
-/// Pause before a tombstone is tried again.
-const REMOVE_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,8 +22,6 @@ pub enum Error {
     Artifact(#[from] artifacts::Error),
     #[error(transparent)]
     Log(#[from] log::Error),
-    #[error(transparent)]
-    Record(#[from] record::Error),
     #[error("handler {name} has no earlier deployment{which}")]
     NoEarlier { name: String, which: String },
     #[error(
@@ -38,8 +29,15 @@ pub enum Error {
          are (metric weir_outbox_failing tells if they cannot be), or drop them, and its state, with --purge-state"
     )]
     OutboxWaits { name: String, partitions: usize },
-    #[error("partition {partition} could not be ended: {reason}; repeat the command")]
-    Ending { partition: u32, reason: String },
+    #[error(transparent)]
+    Tombstone(#[from] tombstone::Error),
+    #[error(
+        "handler {0} was rebuilt, and not all of its partitions have gone over to the new generation yet: try again in a \
+         moment, or drop its state with --purge-state"
+    )]
+    NotThrough(String),
+    #[error(transparent)]
+    Rebuild(#[from] rebuild::Error),
 }
 
 impl Error {
@@ -49,13 +47,15 @@ impl Error {
             |error: &AppendError| matches!(error, AppendError::Unknown(_) | AppendError::Busy { .. });
         let log = |error: &log::Error| matches!(error, log::Error::Unavailable(_));
         match self {
-            Error::Registry(RegistryError::Overtaken(_)) => true,
+            Error::Registry(RegistryError::Overtaken(_)) | Error::NotThrough(_) => true,
             Error::Registry(RegistryError::Append(error))
             | Error::Artifact(artifacts::Error::Append(error)) => append(error),
             Error::Registry(RegistryError::Log(error))
             | Error::Artifact(artifacts::Error::Log(error))
             | Error::Log(error) => log(error),
-            Error::Ending { .. } => true,
+            Error::Tombstone(tombstone::Error::Refused { .. }) => true,
+            Error::Tombstone(tombstone::Error::Log(error)) => log(error),
+            Error::Rebuild(error) => error.is_transient(),
             _ => false,
         }
     }
@@ -96,7 +96,13 @@ pub async fn deploy(
 ) -> Result<Outcome, Error> {
     let registry = Registry::of(log, ledger);
     let before = registry.latest(&found.manifest.name).await?;
-    let generation = generation_after(before.as_ref());
+    let mut generation = generation_after(before.as_ref());
+    let is_new = before
+        .as_ref()
+        .is_some_and(|before| before.deployment.generation < generation);
+    if is_new {
+        generation = rebuild::unused(log, ledger, &found.manifest.name, generation).await?;
+    }
     if let Some(before) = &before
         && before.deployment.generation == generation
     {
@@ -114,13 +120,20 @@ pub async fn deploy(
         }
         if when == When::New {
             let history = registry.history(&found.manifest.name).await?;
-            let mut of_this = history.iter().map(|registered| &registered.deployment);
-            if of_this.any(|deployment| deployment.generation == generation && same(deployment)) {
+            if since_removal(&history).any(|registered| same(&registered.deployment)) {
                 return Ok(Outcome::Superseded(before.revision));
             }
         }
         check_successor(&before.deployment.manifest()?, &found.manifest)?;
+        check_rebuild(&before.deployment, &found.manifest)?;
     }
+    // Whatever code there is, what is rebuilt stays what it is.
+    let before_it = before
+        .as_ref()
+        .filter(|before| before.deployment.generation == generation);
+    let generations = before_it.map_or(Generations::default(), |before| {
+        before.deployment.generations.clone()
+    });
     Artifacts::of(log, ledger).put(&found.digest, &found.wasm).await?;
     let deployment = Deployment {
         format: FORMAT,
@@ -133,6 +146,7 @@ pub async fn deploy(
         by: by.into(),
         time_ms: now_ms(),
         signature,
+        generations,
     };
     let revision = registry.put(&deployment, before.as_ref()).await?;
     Ok(Outcome::Deployed(revision))
@@ -165,6 +179,18 @@ pub async fn remove(
 ) -> Result<(), Error> {
     let registry = Registry::of(log, ledger);
     let latest = registry.latest(name).await?;
+    let before = latest
+        .ok_or_else(|| RegistryError::Unknown(name.into()))?
+        .deployment;
+    if before.desired != Desired::Removed {
+        if let Some(rebuilding) = rebuild::find(log, ledger, name).await? {
+            rebuilding.cancel(log, by).await?;
+        }
+        if !rebuild::clean(log, ledger, name, by).await? && !purge_state {
+            return Err(Error::NotThrough(name.into()));
+        }
+    }
+    let latest = registry.latest(name).await?;
     let latest = latest.ok_or_else(|| RegistryError::Unknown(name.into()))?;
     let names = HandlerNames::new(ledger, name, latest.deployment.generation);
     let manifest = latest.deployment.manifest()?;
@@ -190,6 +216,10 @@ pub async fn remove(
             registry.put(&removed, Some(&latest)).await?
         }
     };
+    let state = match purge_state {
+        true => tombstone::State::Purged,
+        false => tombstone::State::Kept,
+    };
     let author = Author {
         partitions,
         key_rule: manifest.key.describe(),
@@ -198,8 +228,15 @@ pub async fn remove(
         host: by.into(),
     };
     for partition in 0..partitions {
-        let below = end(log, &names, &author, partition, purge_state).await?;
+        let (_, below) = tombstone::end(log, &names, &author, partition, state).await?;
         log.purge(ledger, &names.record(partition), below).await?;
+    }
+    if let Some(replaced) = latest.deployment.generations.replaced {
+        let removed = Registered {
+            revision,
+            ..latest.clone()
+        };
+        rebuild::purge(log, ledger, &removed, replaced, by).await?;
     }
     for rest in [names.timers_all(), names.fired_all(), names.redriven_all()] {
         log.purge(ledger, &rest, u64::MAX).await?;
@@ -213,67 +250,10 @@ pub async fn remove(
     Ok(())
 }
 
-/// Commits the tombstone of a partition, also of one that never began: a host that has not
-/// heard of the removal could begin it. Returns the sequence below which no record is
-/// of use any more: the tombstone's, if its state is purged, which it then says by a
-/// watermark that covers everything.
-async fn end(
-    log: &dyn Log,
-    names: &HandlerNames,
-    author: &Author,
-    partition: u32,
-    purge_state: bool,
-) -> Result<u64, Error> {
-    let begin = Instant::now();
-    let subject = names.record(partition);
-    loop {
-        let last = log.last(&names.ledger, &subject).await?;
-        let sequence = last.as_ref().map_or(0, |last| last.sequence);
-        let record = match &last {
-            Some(last) => Record::decode(last)?,
-            None => Record::new(Kind::Tombstone, 0, author.clone()),
-        };
-        let covered = record.watermark.map_or(0, |watermark| watermark.record);
-        let ended = last.is_some() && record.kind == Kind::Tombstone;
-        if ended && !purge_state {
-            return Ok(covered);
-        }
-        if ended && covered == record.previous {
-            return Ok(sequence);
-        }
-        let everything = Watermark {
-            record: sequence,
-            nonce: record.nonce,
-            bucket: record.watermark.map_or(0, |watermark| watermark.bucket),
-        };
-        let tombstone = Record {
-            watermark: match purge_state && last.is_some() {
-                true => Some(everything),
-                false => record.watermark,
-            },
-            positions: record.positions,
-            starts: record.starts,
-            clock: record.clock,
-            timer_generation: record.timer_generation,
-            parked: record.parked,
-            format: record.format,
-            ..Record::new(Kind::Tombstone, sequence, author.clone())
-        };
-        let message = tombstone.message(subject.clone());
-        // Its owner may commit once more; whatever happened, the next look tells.
-        let reason = match log.append(&names.ledger, vec![message]).await {
-            Ok(_) if !purge_state => return Ok(covered),
-            Ok(appended) => return Ok(appended.sequence),
-            Err(AppendError::Fenced(_) | AppendError::Busy { .. } | AppendError::Unknown(_))
-                if begin.elapsed() < REMOVE_FOR =>
-            {
-                tokio::time::sleep(REMOVE_PAUSE).await;
-                continue;
-            }
-            Err(error) => error.to_string(),
-        };
-        return Err(Error::Ending { partition, reason });
-    }
+/// Deployments since the handler was removed the last time, the latest one first.
+fn since_removal(history: &[Registered]) -> impl Iterator<Item = &Registered> {
+    let latest_first = history.iter().rev();
+    latest_first.take_while(|registered| registered.deployment.desired != Desired::Removed)
 }
 
 /// Registers an earlier deployment again: the one of `digest`, or the one before
@@ -291,9 +271,8 @@ pub async fn roll_back(
     let registry = Registry::of(log, ledger);
     let latest = registry.deployed(name).await?;
     let history = registry.history(name).await?;
-    let mut earlier = history.into_iter().rev().filter(|registered| {
+    let mut earlier = since_removal(&history).filter(|registered| {
         registered.revision < latest.revision
-            && registered.deployment.generation == latest.deployment.generation
             && (registered.deployment.digest != latest.deployment.digest
                 || registered.deployment.manifest != latest.deployment.manifest)
     });
@@ -308,7 +287,15 @@ pub async fn roll_back(
         }),
     })?;
     check_successor(&latest.deployment.manifest()?, &found.deployment.manifest()?)?;
-    let deployment = found.deployment.again(by, Desired::Running);
+    check_rebuild(&latest.deployment, &found.deployment.manifest()?)?;
+    let (generation, generations) = (
+        latest.deployment.generation,
+        latest.deployment.generations.clone(),
+    );
+    let deployment = Deployment {
+        desired: Desired::Running,
+        ..found.deployment.with(by, generation, generations)
+    };
     let revision = registry.put(&deployment, Some(&latest)).await?;
     Ok(Registered { revision, deployment })
 }

@@ -12,6 +12,7 @@
 //! * [`compile`]: from both to a program.
 //! * [`artifacts`], [`registry`]: where deployments are kept.
 //! * [`signature`]: who vouches for one.
+//! * [`rebuild`]: a generation that is rebuilt beside the one that runs.
 //! * [`deploy`]: deploying, rolling back, removing.
 
 pub mod artifacts;
@@ -20,5 +21,6 @@ pub mod deploy;
 pub mod folder;
 pub mod manifest;
 pub mod plugins;
+pub mod rebuild;
 pub mod registry;
 pub mod signature;

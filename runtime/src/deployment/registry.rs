@@ -9,7 +9,7 @@
 //!
 //! Who may write here may deploy: that is a permission of NATS.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::{self, Manifest};
 use crate::log::{self, Append, AppendError, Log, Stored};
+use crate::model::position::Position;
 use crate::model::subjects::{FIRST_GENERATION, handler_key, handler_keys, handlers_stream};
 
 /// Newest format that this version reads, and the one it writes. Rises only when
@@ -47,6 +48,28 @@ pub struct Deployment {
     pub time_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<super::signature::Signature>,
+    /// What is rebuilt, or was before.
+    #[serde(default, flatten)]
+    pub generations: Generations,
+}
+
+/// The generations of a handler beside the one that runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generations {
+    /// The one that is rebuilt beside it, by `weir replay`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<Rebuild>,
+    /// One whose place was taken, and of which there is something left to remove.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<u64>,
+}
+
+/// A generation that is rebuilt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebuild {
+    pub generation: u64,
+    /// Where each source begins, by its stream.
+    pub starts: BTreeMap<String, Position>,
 }
 
 /// What a deployment asks of hosts.
@@ -111,6 +134,15 @@ impl Deployment {
             by: by.into(),
             time_ms: now_ms(),
             ..self.clone()
+        }
+    }
+
+    /// The same deployment with other generations, written now by `by`.
+    pub fn with(&self, by: &str, generation: u64, generations: Generations) -> Deployment {
+        Deployment {
+            generation,
+            generations,
+            ..self.again(by, self.desired)
         }
     }
 }
@@ -334,6 +366,34 @@ pub fn check_successor(before: &Manifest, next: &Manifest) -> Result<(), Error> 
         }
     }
     Ok(())
+}
+
+/// While a handler is rebuilt, both generations read the same, and neither does what cannot be
+/// done over again.
+///
+/// # Errors
+/// [`Error::Shape`].
+pub fn check_rebuild(before: &Deployment, next: &Manifest) -> Result<(), Error> {
+    let Generations { rebuild, replaced } = &before.generations;
+    if rebuild.is_none() && replaced.is_none() {
+        return Ok(());
+    }
+    let streams = |manifest: &Manifest| {
+        let sources = manifest.sources.iter().map(|source| source.stream.clone());
+        sources.collect::<BTreeSet<_>>()
+    };
+    let what = if streams(&before.manifest()?) != streams(next) {
+        "its sources cannot change"
+    } else if next.http.is_some() {
+        "it may not call other systems ([http]), which would be called again"
+    } else if !next.outbox.is_empty() {
+        "it may not have an [[outbox]], whose entries would be written again"
+    } else {
+        return Ok(());
+    };
+    let name = next.name.clone();
+    let what = format!("it is being rebuilt (`weir replay {name}`): until that is over, {what}");
+    Err(Error::Shape { name, what })
 }
 
 #[cfg(test)]

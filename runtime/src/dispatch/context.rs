@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
+use super::quiet::Beside;
 use super::start::Starts;
 use crate::commit::committer::Committer;
 use crate::commit::record::{Author, Kind, Record};
@@ -38,6 +39,8 @@ pub struct Version {
 pub struct HandlerContext {
     pub version: Version,
     pub names: HandlerNames,
+    /// Where this generation is not the one that runs, but rebuilt beside it.
+    pub beside: Option<Beside>,
     pub host: String,
     pub log: SharedLog,
     pub committer: Committer,
@@ -87,17 +90,21 @@ impl HandlerContext {
         self.executors.of(&self.program)
     }
 
-    /// A record of this handler and host that changes nothing: what every record says of
-    /// who wrote it. The caller adds where the partition is.
-    pub fn record(&self, kind: Kind, previous: u64) -> Record {
-        let author = Author {
+    /// What every record of this host says of who wrote it.
+    pub fn author(&self) -> Author {
+        Author {
             partitions: self.manifest.partitions,
             key_rule: self.manifest.key.describe(),
             digest: self.digest.clone(),
             manifest_revision: self.revision,
             host: self.host.clone(),
-        };
-        Record::new(kind, previous, author)
+        }
+    }
+
+    /// A record of this handler and host that changes nothing. The caller adds where the
+    /// partition is.
+    pub fn record(&self, kind: Kind, previous: u64) -> Record {
+        Record::new(kind, previous, self.author())
     }
 
     /// Positions by the names of their sources, as records have them.

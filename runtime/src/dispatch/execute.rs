@@ -17,6 +17,7 @@ use tracing::{debug, info};
 
 use super::context::HandlerContext;
 use super::parked::Parked;
+use super::quiet::{Held, Quiet};
 use super::tenure::Tenure;
 use super::undo::Undo;
 use crate::commit::group::{Group, Origin};
@@ -83,6 +84,8 @@ pub struct Workspace {
     pub untakeable: Option<Untakeable>,
     /// Events that wait for locks.
     pub parked: Parked,
+    /// What is handled without emitting anything.
+    pub quiet: Option<Quiet>,
     /// What the group that is being filled has changed, where it may have to be taken back.
     pub undo: Option<Undo>,
 }
@@ -112,6 +115,10 @@ pub enum Ended {
         attempts: u32,
         reason: String,
     },
+    /// The next event waits for the generation that is still running.
+    Held(Held),
+    /// The handler does what cannot be done over again.
+    Unrepeatable(String),
 }
 
 impl Workspace {
@@ -135,6 +142,7 @@ impl Workspace {
             sealed: false,
             untakeable,
             parked,
+            quiet: tenure.quiet.clone(),
             undo: None,
         }
     }
@@ -188,9 +196,15 @@ impl Workspace {
     /// Runs the next event that waits.
     fn run_next(&mut self, context: &HandlerContext, partition: u32, mut queued: Queued) -> Option<Ended> {
         self.assert_rises(&queued.event, partition);
+        if let Some(held) = self.held(context, &queued.event) {
+            self.events.push_front(queued);
+            return Some(Ended::Held(held));
+        }
+        queued.quiet |= self.covered(context, &queued.event);
         let key = &queued.event.key;
         let step = match queued.refused.is_none() && self.parked.holds_up(key) {
-            true if self.parked.has_room(queued.bytes) => Step::Behind,
+            // Parked, it would be forgotten that it is quiet.
+            true if self.parked.has_room(queued.bytes) && !queued.quiet => Step::Behind,
             true => Step::Retry(format!("waits behind {} parked events", self.parked.len())),
             false => self.one(context, partition, &mut queued),
         };
@@ -226,6 +240,7 @@ impl Workspace {
             Step::Missing => Ended::Missing,
             Step::Postponed => Ended::Full,
             Step::Retry(reason) => retry(&queued, reason),
+            Step::Unrepeatable(reason) => Ended::Unrepeatable(reason),
         };
         self.events.push_front(queued);
         Some(ended)
@@ -252,6 +267,7 @@ impl Workspace {
                 Some(ended)
             }
             Step::Behind => unreachable!("said of events that were not parked"),
+            Step::Unrepeatable(_) => unreachable!("nothing is parked that was handled before"),
         }
     }
 
@@ -288,7 +304,7 @@ impl Workspace {
                 .manifest
                 .dedupe
                 .as_ref()
-                .is_some_and(|dedupe| repeats(dedupe, &seen, event))
+                .is_some_and(|dedupe| seen_within_window(dedupe, &seen, event))
             {
                 debug!(event = event.id(), "repeats one that was handled; ignored");
                 self.group.duplicates += 1;
@@ -306,7 +322,12 @@ impl Workspace {
             return self.dead_letter(context, partition, queued, "violation", reason, None);
         }
         let clock = self.clock.max(event.time);
-        let fault = match self.invoke(context, event, clock, &state) {
+        let outcome = match self.invoke(context, event, clock, &state) {
+            Ok(effects) if queued.quiet => hush(effects),
+            Err(Fault::Locked { .. }) if queued.quiet => Err(unrepeatable("waits for a lock")),
+            outcome => outcome,
+        };
+        let fault = match outcome {
             Ok(effects)
                 if !effects.emits.is_empty() && Trace::hops_of(event) >= context.manifest.limits.hops =>
             {
@@ -334,6 +355,17 @@ impl Workspace {
             Err(fault) => fault,
         };
         self.failed(context, partition, queued, fault)
+    }
+
+    /// Why an event has to wait for the generation before.
+    fn held(&self, context: &HandlerContext, event: &Event) -> Option<Held> {
+        self.quiet.as_ref()?.holds(event, source_name(context, event))
+    }
+
+    /// Whether the generation before has handled an event.
+    fn covered(&self, context: &HandlerContext, event: &Event) -> bool {
+        let quiet = self.quiet.as_ref();
+        quiet.is_some_and(|quiet| quiet.covers(event, source_name(context, event)))
     }
 
     fn take_untakeable(&mut self, event: &Event) -> Option<String> {
@@ -465,8 +497,13 @@ impl Workspace {
         let fault = match fault {
             Fault::Host(reason) => return Step::Retry(reason),
             Fault::Locked { lock, until } => return Step::Locked { lock, until },
+            Fault::Unrepeatable(what) if self.quiet.as_ref().is_some_and(Quiet::beside) => {
+                return Step::Unrepeatable(format!("event {} {what}", queued.event.id()));
+            }
             fault => fault,
         };
+        // Somebody has to decide whether it is done as if for the first time.
+        queued.quiet &= !matches!(fault, Fault::Unrepeatable(_));
         queued.attempts += 1;
         context.counters.errors.fetch_add(1, Ordering::Relaxed);
         let (kind, reason) = (fault.kind(), fault.reason());
@@ -534,6 +571,7 @@ impl Workspace {
             reason: dead_letter::bounded_text(reason),
             backtrace: backtrace.map(dead_letter::bounded_text),
             body: if fits { Body::Message } else { Body::Reference },
+            quiet: queued.quiet,
             id: id.clone(),
         };
         let data = serde_json::to_vec(&letter).expect("a dead letter is plain data");
@@ -574,7 +612,7 @@ impl Workspace {
 }
 
 /// Whether an event's business id was seen within the window.
-fn repeats(dedupe: &Dedupe, seen: &KeyState, event: &Event) -> bool {
+fn seen_within_window(dedupe: &Dedupe, seen: &KeyState, event: &Event) -> bool {
     let times = seen.cells.values();
     let mut times = times.filter_map(|time| std::str::from_utf8(time).ok()?.parse().ok());
     times.any(|time| dedupe.repeats(time, event.time))
@@ -593,6 +631,37 @@ pub fn is_stale(event: &Event, state: &KeyState) -> bool {
         .timers
         .get(&timer.name)
         .is_none_or(|live| live.generation != timer.generation)
+}
+
+/// The source that an event is from, as positions name it.
+fn source_name<'a>(context: &'a HandlerContext, event: &Event) -> &'a str {
+    let name = context.source_names().nth(usize::from(event.source));
+    name.expect("events come from the sources of the handler")
+}
+
+/// Leaves of an event that is handled over again what it changes in its own key: what it
+/// emits was emitted.
+///
+/// # Errors
+/// It does something that others would see twice.
+fn hush(mut effects: Effects) -> Result<Effects, Fault> {
+    match &effects {
+        effects if effects.timers.values().any(Option::is_some) => Err(unrepeatable("sets a timer")),
+        effects if !effects.shared.is_empty() => Err(unrepeatable("uses shared cells or locks")),
+        effects if effects.emits.iter().any(|emit| emit.stream.is_some()) => {
+            Err(unrepeatable("writes to the outbox"))
+        }
+        _ => {
+            effects.emits.clear();
+            Ok(effects)
+        }
+    }
+}
+
+fn unrepeatable(what: &str) -> Fault {
+    Fault::Unrepeatable(format!(
+        "{what}, which cannot be done over again while the handler is rebuilt (docs/replay.md)"
+    ))
 }
 
 /// Whether effects fit the group that is being filled.
@@ -618,6 +687,8 @@ enum Step {
     },
     /// Waits behind a parked event of its key.
     Behind,
+    /// It cannot be handled over again; nothing of it was done.
+    Unrepeatable(String),
 }
 
 fn too_many_hops(limit: u32) -> Fault {

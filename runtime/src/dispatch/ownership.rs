@@ -18,6 +18,8 @@ pub struct Ownership {
     holdings: Holdings,
     host: Arc<str>,
     handler: Arc<str>,
+    /// The name under which hosts say that they hold it.
+    held_as: Arc<str>,
     partition: u32,
     mine: bool,
 }
@@ -28,6 +30,7 @@ impl Ownership {
         holdings: Holdings,
         host: &str,
         handler: &str,
+        held_as: &str,
         partition: u32,
     ) -> Ownership {
         let mut this = Ownership {
@@ -35,6 +38,7 @@ impl Ownership {
             holdings,
             host: host.into(),
             handler: handler.into(),
+            held_as: held_as.into(),
             partition,
             mine: false,
         };
@@ -70,7 +74,7 @@ impl Ownership {
     pub fn holder(&self) -> Option<Arc<str>> {
         self.view
             .borrow()
-            .holder(&self.host, &self.handler, self.partition)
+            .holder(&self.host, &self.held_as, self.partition)
             .cloned()
     }
 
@@ -81,7 +85,7 @@ impl Ownership {
 
     /// This host holds the partition, or does not any more.
     pub fn hold(&self, held: bool) {
-        self.holdings.set(&self.handler, self.partition, held);
+        self.holdings.set(&self.held_as, self.partition, held);
     }
 }
 

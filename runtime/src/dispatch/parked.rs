@@ -189,6 +189,7 @@ mod tests {
             stored: 0,
             refused: None,
             id: None,
+            quiet: false,
             attempts: 0,
             bytes: 10,
             event,

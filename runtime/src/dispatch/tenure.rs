@@ -2,10 +2,12 @@
 //!
 //! 1. Read the partition's meta and its last record, both from their leaders,
 //!    and check that they belong together (PROTOCOL rules 2 and 9).
-//! 2. Commit a takeover record that expects the last one. From here on the
+//! 2. Of a generation that has taken the place of another: end the partition there
+//!    ([`quiet`](super::quiet)).
+//! 3. Commit a takeover record that expects the last one. From here on the
 //!    owner before us is fenced.
-//! 3. Rewrite meta. From here on its checkpoints are fenced, too (rule 8).
-//! 4. Replay what was committed after the watermark.
+//! 4. Rewrite meta. From here on its checkpoints are fenced, too (rule 8).
+//! 5. Replay what was committed after the watermark.
 //!
 //! Cells are not restored: they are loaded when an event needs them.
 //! A crash between any two steps leaves what the next takeover expects.
@@ -15,8 +17,9 @@ use std::collections::BTreeMap;
 use tracing::warn;
 
 use super::context::HandlerContext;
+use super::quiet::Quiet;
 use super::{start, unpark};
-use crate::commit::record::{self, ATTEMPT_HEADER, Kind, Record, Watermark, incarnation_of};
+use crate::commit::record::{ATTEMPT_HEADER, Kind, Record, Watermark, incarnation_of};
 use crate::log::{self, AppendError, Start, Stored};
 use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::bucket_stream;
@@ -50,6 +53,8 @@ pub struct Tenure {
     pub blank: bool,
     /// Events that waited for locks, to be tried again.
     pub parked: Vec<Queued>,
+    /// What an earlier generation has handled, and is handled over again.
+    pub quiet: Option<Quiet>,
 }
 
 /// Whether a partition may be taken from another owner.
@@ -125,11 +130,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
     let (last, meta) = read_both(context, partition).await?;
     let last = last
         .map(|stored| Record::decode(&stored).map(|record| (stored, record)))
-        .transpose();
-    let last = last.map_err(|error| match error {
-        record::Error::Newer { .. } => Failure::Newer(error.to_string()),
-        record::Error::Broken { .. } => Failure::Stopped(error.to_string()),
-    })?;
+        .transpose()?;
     if let (Some((stored, record)), Claim::Own) = (&last, claim)
         && incarnation_of(stored) != Some(context.committer.attempts().incarnation())
     {
@@ -158,6 +159,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
         }
     }
 
+    let quiet = Quiet::resume(context, partition, before).await?;
     let watermark = believable(context, partition, before, meta.as_ref(), decoded.as_ref());
     let previous = last.as_ref().map_or(0, |(stored, _)| stored.sequence);
     let mut record = Record {
@@ -172,18 +174,35 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
         .sources
         .iter()
         .map(|s| (s.stream.as_str(), s.stream.as_str(), s.start));
-    for (name, stream, start) in sources.chain([(INTERNAL_SOURCE, names.ledger.as_str(), Start::New)]) {
+    for (source, (name, stream, start)) in sources
+        .chain([(INTERNAL_SOURCE, names.ledger.as_str(), Start::New)])
+        .enumerate()
+    {
         let position = match before.and_then(|b| b.positions.get(name)) {
             Some(position) => *position,
             None => {
-                let position = context.starts.of(partition, name, stream, start).await?;
+                let beside = context.beside.as_ref();
+                let rebuilt_from = beside
+                    .and_then(|beside| beside.starts.get(name))
+                    .zip(quiet.as_ref());
+                let position = match rebuilt_from {
+                    Some((start, quiet)) => quiet.begin(source, *start),
+                    None => context.starts.of(partition, name, stream, start).await?,
+                };
                 record.starts.insert(name.into(), position);
                 position
             }
         };
         record.positions.insert(name.into(), position);
     }
-    record.park(before.and_then(|b| b.parked.clone()).unwrap_or_default());
+    let positions: Vec<Position> = context
+        .source_names()
+        .map(|name| record.positions[name])
+        .collect();
+    let repeats = quiet.as_ref().and_then(|quiet| quiet.recorded(&positions));
+    let quiet = quiet.filter(|_| repeats.is_some());
+    let parked = before.and_then(|b| b.parked.clone()).unwrap_or_default();
+    record.unfinished(parked, repeats);
 
     let sequence = commit(context, partition, &record).await?;
     let mark = Mark {
@@ -196,10 +215,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
     let parked = unpark::read(context, partition, &record).await?;
     Ok(Tenure {
         record: mark,
-        positions: context
-            .source_names()
-            .map(|name| record.positions[name])
-            .collect(),
+        positions,
         starts: record.starts,
         watermark: record.watermark,
         checkpointed,
@@ -209,6 +225,7 @@ pub async fn take_over(context: &HandlerContext, partition: u32, claim: Claim) -
         timer_generation: record.timer_generation,
         blank: last.is_none(),
         parked,
+        quiet,
     })
 }
 

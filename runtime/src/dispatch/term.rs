@@ -33,14 +33,13 @@ use futures::future::BoxFuture;
 use tokio::sync::{broadcast, oneshot};
 
 use super::context::{HandlerContext, State};
-use super::execute::{Ended, GROUP_EVENTS_MAX, Untakeable, Workspace, missing_keys};
+use super::execute::{Ended, Untakeable, Workspace, missing_keys};
 use super::lane::Lane;
 use super::relay::Relay;
-use super::tenure::{Tenure, takes_nothing};
+use super::tenure::Tenure;
 use super::undo::Undo;
-use crate::commit::committer::{Settlement, Submission};
-use crate::commit::group::Group;
-use crate::commit::record::{KeyDelta, Kind, ParkedEvent, Record, Watermark};
+use crate::commit::committer::Settlement;
+use crate::commit::record::{KeyDelta, Kind, ParkedEvent, Watermark};
 use crate::model::position::Position;
 use crate::shared::freed;
 use crate::source::decode::Queued;
@@ -52,6 +51,8 @@ use crate::state::meta::Mark;
 
 use upkeep::CHECKPOINT_AFTER;
 
+mod beside;
+mod commit;
 mod upkeep;
 
 /// Keys loaded before one run: one direct get, or a few.
@@ -62,10 +63,6 @@ const LOAD_KEYS_AT_ONCE: usize = 100;
 
 /// A run that takes longer is no reason to hold up other partitions.
 const LONG_RUN: Duration = Duration::from_millis(250);
-
-/// Pause, at most, before a group that others were faster than is executed again: it
-/// doubles with each time, and is drawn at random, so that they do not meet again.
-const CONFLICT_PAUSE_MAX: Duration = Duration::from_millis(64);
 
 /// Locks heard to be free while the workspace is away; beyond it, all are tried.
 const FREED_MAX: usize = 64;
@@ -120,6 +117,8 @@ pub struct Term<'a> {
     /// What the feeds sent was dropped for want of room; they are asked again later.
     shed: bool,
     retry_at: Option<Instant>,
+    /// The next event waits for the generation that is still running.
+    held: bool,
     /// Another version is to execute, as soon as what this one has done is submitted.
     switching: bool,
     /// Number of the last committed group, and of the last checkpointed one;
@@ -227,6 +226,7 @@ impl<'a> Term<'a> {
             load_first: false,
             shed: false,
             retry_at: None,
+            held: false,
             switching: false,
             committed: 1,
             checkpointed: 0,
@@ -271,7 +271,7 @@ impl<'a> Term<'a> {
                     Ok(())
                 }
                 Happened::Chunk(None) => Err(End::Restart("the sources' readers ended".into())),
-                Happened::Ran(result) => result.map(|(workspace, ended)| self.ran(workspace, ended)),
+                Happened::Ran(result) => result.and_then(|(workspace, ended)| self.ran(workspace, ended)),
                 Happened::Settled(settlement) => self.settled(settlement),
                 Happened::Checkpointed(result) => self.flushed(result),
                 Happened::Freed(name) => {
@@ -342,7 +342,11 @@ impl<'a> Term<'a> {
         self.switch_if_due();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            self.lane.show(State::Running, None);
+            match self.held {
+                // What is said of it holds until it is tried.
+                true => self.look_at_the_one_before().await?,
+                false => self.lane.show(State::Running, None),
+            }
         }
         self.wake_parked();
         if !leaving && !self.switching && self.retry_at.is_none() {
@@ -352,7 +356,7 @@ impl<'a> Term<'a> {
         self.start_checkpoint(now);
         if now >= self.idle_look_at {
             self.idle_look_at = now + IDLE_LOOK;
-            self.move_if_idle(now).await;
+            self.move_if_idle(now).await?;
         }
         Ok(())
     }
@@ -564,7 +568,7 @@ impl<'a> Term<'a> {
         ))
     }
 
-    fn ran(&mut self, mut workspace: Box<Workspace>, ended: Ended) {
+    fn ran(&mut self, mut workspace: Box<Workspace>, ended: Ended) -> Result<(), End> {
         workspace
             .cells
             .shrink(self.context.budget.cells(), self.checkpointed);
@@ -574,190 +578,26 @@ impl<'a> Term<'a> {
         self.workspace_bytes = workspace.waiting_bytes;
         self.workspace_events = workspace.events.len();
         self.load_first = ended == Ended::Missing;
-        if let Ended::Retry {
-            event,
-            attempts,
-            reason,
-        } = ended
-        {
-            let step = self.context.manifest.retry.wait_ms(attempts);
-            self.retry_at = Some(Instant::now() + Duration::from_millis(step));
-            self.lane.show(
-                State::Retrying,
-                Some(format!(
-                    "event {event} failed {attempts} times, last with {reason}"
-                )),
-            );
-        }
         self.workspace = Some(workspace);
-    }
-
-    // ---- commit -------------------------------------------------------------
-
-    async fn submit(&mut self, kind: Kind) {
-        let Some(workspace) = self.workspace.as_mut() else {
-            return;
-        };
-        let names: Vec<&str> = self.context.source_names().collect();
-        let parked = workspace.parked.list(&names);
-        let (group, number, undo) = workspace.take_group();
-        let reached = Reached {
-            number,
-            positions: workspace.positions.clone(),
-            clock: workspace.clock,
-            timer_generation: workspace.timer_generation,
-            parked,
-        };
-        self.send(kind, group, undo, reached).await;
-    }
-
-    async fn send(&mut self, kind: Kind, group: Group, undo: Option<Undo>, reached: Reached) {
-        let (events, dead_letters, duplicates) = (group.events, group.dead_letters, group.duplicates);
-        let shares = group.shares();
-        let (messages, keys) = group.finish(&self.context.names, self.partition);
-        let mut record = Record {
-            positions: self.context.named(&reached.positions),
-            starts: self.tenure.starts.clone(),
-            watermark: self.tenure.watermark,
-            clock: reached.clock,
-            timer_generation: reached.timer_generation,
-            keys,
-            events,
-            ..self.context.record(kind, self.tenure.record.record)
-        };
-        record.park(reached.parked.clone());
-        let message = record.message(self.context.names.record(self.partition));
-        let (reply, receiver) = oneshot::channel();
-        self.flight = Some(Flight {
-            since: Instant::now(),
-            reply: receiver,
-            reached,
-            nonce: record.nonce,
-            events,
-            dead_letters,
-            duplicates,
-            keys: std::mem::take(&mut record.keys),
-            watermark: record.watermark,
-            shares,
-            undo,
-        });
-        self.context
-            .committer
-            .submit(Submission {
-                messages,
-                record: message,
-                shares,
-                reply,
-            })
-            .await;
-    }
-
-    fn settled(&mut self, settlement: Result<Settlement, oneshot::error::RecvError>) -> Result<(), End> {
-        let mut flight = self.flight.take().expect("what settled was in flight");
-        let sequence = match settlement {
-            Ok(Settlement::Committed(sequence)) => sequence,
-            Ok(Settlement::Fenced) => return Err(End::Fenced),
-            Ok(Settlement::Conflict) => return self.conflicted(flight.undo.take()),
-            Ok(Settlement::Lost(reason)) => {
-                return Err(End::Restart(format!("a commit's outcome is unknown: {reason}")));
-            }
-            Ok(Settlement::TooLarge(reason)) => return Err(self.too_large(&flight, reason)),
-            Ok(Settlement::Busy(reason)) if flight.events > 1 => {
-                let events = flight.events;
-                return Err(End::TooLarge {
-                    reason,
-                    events,
-                    event: None,
-                });
-            }
-            Ok(Settlement::Busy(reason)) => {
-                return Err(End::Stopped(format!(
-                    "ledger {} takes no commit: {reason}; it is tried again until it does",
-                    self.context.names.ledger
-                )));
-            }
-            Ok(Settlement::Refused(reason)) => {
-                return Err(End::Stopped(takes_nothing(&self.context.names.ledger, &reason)));
-            }
-            Err(_) => return Err(End::Restart("the committer ended".into())),
-        };
-        if !flight.keys.is_empty() {
-            self.dirty_since.get_or_insert_with(Instant::now);
-            self.tenure.dirty.merge(flight.keys, sequence);
+        if std::mem::take(&mut self.held) && !matches!(ended, Ended::Held(_)) {
+            self.lane.show(State::Running, None);
         }
-        self.tenure.record = Mark {
-            record: sequence,
-            nonce: flight.nonce,
-        };
-        self.tenure.positions = flight.reached.positions;
-        self.tenure.clock = flight.reached.clock;
-        self.committed = flight.reached.number;
-        self.conflicts = 0;
-        self.records_since_checkpoint += 1;
-        self.records_since_purge += 1;
-        self.moved_at = Instant::now();
-        if let Some(workspace) = self.workspace.as_mut() {
-            workspace.group_events_max = GROUP_EVENTS_MAX.min(workspace.group_events_max * 2);
+        match ended {
+            Ended::Retry {
+                event,
+                attempts,
+                reason,
+            } => {
+                let step = self.context.manifest.retry.wait_ms(attempts);
+                self.retry_at = Some(Instant::now() + Duration::from_millis(step));
+                let reason = format!("event {event} failed {attempts} times, last with {reason}");
+                self.lane.show(State::Retrying, Some(reason));
+            }
+            Ended::Held(held) => self.hold(held),
+            Ended::Unrepeatable(reason) => return Err(End::Stopped(reason)),
+            Ended::Waiting | Ended::Missing | Ended::Full => {}
         }
-        self.purge(flight.watermark, &flight.reached.parked);
-
-        let context = &self.context;
-        context
-            .lane(self.partition)
-            .record
-            .store(sequence, Ordering::Relaxed);
-        context
-            .counters
-            .events
-            .fetch_add(flight.events, Ordering::Relaxed);
-        context
-            .counters
-            .dead_letters
-            .fetch_add(flight.dead_letters, Ordering::Relaxed);
-        context
-            .metrics
-            .committed(flight.events, 1, flight.since.elapsed());
-        context.metrics.dead_lettered(flight.dead_letters);
-        context.metrics.ignored(flight.duplicates);
         Ok(())
-    }
-
-    /// Others were faster: nothing of the group counts, and its events are executed again
-    /// on what there is now. Nothing was executed on top of it meanwhile.
-    fn conflicted(&mut self, undo: Option<Undo>) -> Result<(), End> {
-        let (Some(undo), Some(workspace)) = (undo, self.workspace.as_mut()) else {
-            return Err(End::Restart(
-                "a group that shares something cannot be taken back; it is executed anew".into(),
-            ));
-        };
-        undo.restore(workspace);
-        self.workspace_bytes = workspace.waiting_bytes;
-        self.workspace_events = workspace.events.len();
-        self.context.metrics.conflicted();
-        let bound = CONFLICT_PAUSE_MAX.min(Duration::from_millis(1) * 2u32.saturating_pow(self.conflicts));
-        self.conflicts += 1;
-        self.retry_at = Some(Instant::now() + bound.mul_f64(rand::random_range(0.0..1.0)));
-        Ok(())
-    }
-
-    /// A group that the server will not take at any time. Of one event, that event
-    /// is to blame, and must not stop the partition for good.
-    fn too_large(&self, flight: &Flight, reason: String) -> End {
-        let moved = flight.reached.positions.iter().zip(&self.tenure.positions);
-        let event = moved
-            .enumerate()
-            .find(|(_, (reached, before))| reached.sequence > before.sequence)
-            .filter(|_| flight.events == 1 && flight.dead_letters == 0)
-            .map(|(source, (reached, _))| Untakeable {
-                source,
-                offset: reached.sequence,
-                reason: reason.clone(),
-            });
-        End::TooLarge {
-            reason,
-            events: flight.events,
-            event,
-        }
     }
 }
 

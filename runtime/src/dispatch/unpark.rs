@@ -93,6 +93,7 @@ fn gone(stream: &str, source: usize, offset: u64) -> Queued {
         stored: 0,
         refused: Some("it waited for a lock, and its source does not have it any more".into()),
         id: None,
+        quiet: false,
         attempts: 0,
         bytes: event.size(),
         event,

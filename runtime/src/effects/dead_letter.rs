@@ -19,6 +19,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use crate::log::Stored;
 use crate::model::event::Headers;
 
 /// Bytes kept of a reason and of a backtrace: a dead letter must always fit.
@@ -50,12 +51,15 @@ pub struct DeadLetter {
     pub partition: u32,
     /// Invocations that failed; 0 if the handler was not called.
     pub attempts: u32,
-    /// `reject`, `retry`, `trap`, `timeout`, `memory`, `violation` or `input`.
+    /// `reject`, `retry`, `trap`, `timeout`, `memory`, `violation`, `unrepeatable` or `input`.
     pub kind: String,
     pub reason: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backtrace: Option<String>,
     pub body: Body,
+    /// An earlier generation of the handler has handled the event: redriven, it emits nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
 }
 
 /// Where the original bytes are.
@@ -75,6 +79,15 @@ pub enum DecodeError {
     Short(usize),
     #[error("the description of a redriven event: {0}")]
     Description(#[from] serde_json::Error),
+}
+
+/// Reads the description of a dead letter.
+///
+/// # Errors
+/// Why it is none.
+pub fn read(stored: &Stored) -> Result<DeadLetter, String> {
+    serde_json::from_slice(&stored.data)
+        .map_err(|error| format!("dead letter {} does not read as one: {error}", stored.subject))
 }
 
 /// The message that redrives `letter`, whose payload is given.
@@ -167,6 +180,7 @@ mod tests {
             reason: "unreachable".into(),
             backtrace: Some("at handle".into()),
             body,
+            quiet: true,
         }
     }
 

@@ -39,6 +39,9 @@ pub enum Fault {
     /// Another holds a lock that the handler waits for, until then (Unix nanoseconds) or
     /// until it is freed. No attempt is counted.
     Locked { lock: String, until: u64 },
+    /// The event is handled over again while the handler is rebuilt, and does what others would
+    /// see twice.
+    Unrepeatable(String),
 }
 
 impl Fault {
@@ -53,19 +56,23 @@ impl Fault {
             Fault::Memory { .. } => "memory",
             Fault::Host(_) => "host",
             Fault::Locked { .. } => "locked",
+            Fault::Unrepeatable(_) => "unrepeatable",
         }
     }
 
     /// Whether trying again is pointless, so that the event is dead-lettered at once.
     pub fn permanent(&self) -> bool {
-        matches!(self, Fault::Reject(_) | Fault::Violation(_))
+        matches!(
+            self,
+            Fault::Reject(_) | Fault::Violation(_) | Fault::Unrepeatable(_)
+        )
     }
 
     /// A sentence for the handler's author, at most [`TEXT_BYTES_MAX`] bytes.
     pub fn reason(&self) -> String {
         match self {
             Fault::Retry(reason) | Fault::Reject(reason) | Fault::Violation(reason) => reason.clone(),
-            Fault::Host(reason) => reason.clone(),
+            Fault::Host(reason) | Fault::Unrepeatable(reason) => reason.clone(),
             Fault::Locked { lock, .. } => format!("waits for lock {lock:?}, which another holds"),
             Fault::Trap { message, .. } => message.clone(),
             Fault::Timeout { limit_ms } => {

@@ -1,6 +1,7 @@
 //! How far a partition has read a source.
 
 use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 /// Name of the internal source in positions: timers that fired and redriven
 /// dead letters. The sources of a manifest are named by their streams.
@@ -8,7 +9,9 @@ pub const INTERNAL_SOURCE: &str = "$WEIR";
 
 /// Position of a partition in a source, and what identifies the source, so that
 /// a stream deleted and made again is noticed (PROTOCOL rule 6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Encode, Decode)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Encode, Decode, Serialize, Deserialize,
+)]
 pub struct Position {
     /// Unix time in nanoseconds at which the stream was created.
     #[n(0)]

@@ -238,6 +238,11 @@ impl HandlerNames {
         self.subject('d', &format!("*.{}.m", token(event_id)))
     }
 
+    /// The descriptions of a partition's dead letters.
+    pub fn dead_letters_of(&self, partition: u32) -> String {
+        self.subject('d', &format!("{partition}.*.m"))
+    }
+
     /// Every dead letter's description.
     pub fn dead_letters(&self) -> String {
         self.subject('d', "*.*.m")

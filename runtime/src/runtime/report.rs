@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::handlers::{Entry, Roster, Shown};
+use super::roster::{Entry, Roster, Shown};
 use crate::admin::status::{HandlerStatus, HostStatus, PartitionStatus, StatusHandle};
+use crate::commit::record;
 use crate::config;
 use crate::deployment::manifest::PARTITIONS_MAX;
 use crate::deployment::registry::now_ms;
-use crate::dispatch::context::State;
+use crate::dispatch::context::{HandlerContext, State};
 use crate::ledger;
 use crate::log::{Append, SharedLog};
 use crate::membership::Holdings;
@@ -34,6 +35,9 @@ const PART_WEIGHT: usize = 1_100;
 const HANDLER_WEIGHT: usize = 4;
 
 const _: () = assert!(PARTITIONS_MAX as usize + HANDLER_WEIGHT <= PART_WEIGHT);
+
+/// Partitions of a rebuilt generation that are told with their reasons: enough to see what is wrong.
+const REBUILDING_SHOWN: usize = 4;
 
 /// How long changes gather before a host says so out of turn.
 const STATUS_SOON: Duration = Duration::from_millis(20);
@@ -98,6 +102,7 @@ impl Report {
                 host: self.host.clone(),
                 incarnation: self.incarnation.clone(),
                 weir_version: env!("CARGO_PKG_VERSION").into(),
+                record_format: record::FORMAT,
                 http: status.http(),
                 time_ms: now_ms(),
                 handlers,
@@ -188,6 +193,7 @@ fn messages(ledger: &str, host: &HostStatus) -> Vec<Append> {
             host: host.host.clone(),
             incarnation: host.incarnation.clone(),
             weir_version: host.weir_version.clone(),
+            record_format: host.record_format,
             http: host.http.clone(),
             time_ms: host.time_ms,
             handlers,
@@ -223,7 +229,30 @@ fn of_handler(entry: &Entry, counted: &mut Counted) -> HandlerStatus {
             &mut status,
         );
     }
+    if let Some(shown) = &entry.rebuilding {
+        let context = shown.context.borrow().clone();
+        let held_up = |partition: &PartitionStatus| {
+            partition.reason.is_some() && partition.state != State::Standby.as_str()
+        };
+        let partitions = partitions(&context).filter(held_up);
+        status.rebuilding = partitions.take(REBUILDING_SHOWN).collect();
+    }
     status
+}
+
+/// The lanes of a handler, as they are told.
+fn partitions(context: &HandlerContext) -> impl Iterator<Item = PartitionStatus> {
+    (0..).zip(&*context.lanes).map(|(partition, lane)| {
+        let (state, reason) = lane.get();
+        PartitionStatus {
+            partition,
+            state: state.as_str().into(),
+            reason,
+            waiting: lane.waiting.load(Ordering::Relaxed),
+            record: lane.record.load(Ordering::Relaxed),
+            revision: lane.revision.load(Ordering::Relaxed),
+        }
+    })
 }
 
 fn of_running(shown: &Shown, counted: &mut Vec<(Instant, u64)>, status: &mut HandlerStatus) {
@@ -244,19 +273,9 @@ fn of_running(shown: &Shown, counted: &mut Vec<(Instant, u64)>, status: &mut Han
     if seconds > 0.1 {
         status.rate = (events - before) as f64 / seconds;
     }
-    for (partition, lane) in (0..).zip(&*context.lanes) {
-        let (state, reason) = lane.get();
-        let revision = lane.revision.load(Ordering::Relaxed);
-        let waiting = lane.waiting.load(Ordering::Relaxed);
-        context.metrics.lag(partition, waiting);
-        status.partitions.push(PartitionStatus {
-            partition,
-            state: state.as_str().into(),
-            reason,
-            waiting,
-            record: lane.record.load(Ordering::Relaxed),
-            revision,
-        });
+    status.partitions.extend(partitions(&context));
+    for partition in &status.partitions {
+        context.metrics.lag(partition.partition, partition.waiting);
     }
     status.reads_own = context.manifest.partition_token.is_some();
     let mut stopped = 0;

@@ -33,6 +33,8 @@ pub struct Queued {
     pub refused: Option<String>,
     /// The key under which its business id is remembered, if the handler wants that.
     pub id: Option<Arc<str>>,
+    /// It is handled over again, and emits nothing.
+    pub quiet: bool,
     /// Invocations that failed so far, in this process.
     pub attempts: u32,
     /// What it takes while it waits, in bytes.
@@ -47,6 +49,7 @@ impl Queued {
             stored,
             refused,
             id: None,
+            quiet: false,
             attempts: 0,
             bytes,
         }
@@ -197,20 +200,24 @@ impl Decoder {
     fn internal(&self, stored: Stored) -> Result<(u32, Queued), String> {
         let partition = self.internal_partition(&stored.subject)?;
         let time = stored.time;
-        let (event, refused) = if *stored.subject == *self.names.fired(partition) {
-            (self.fired(partition, stored)?, None)
+        let (event, refused, quiet) = if *stored.subject == *self.names.fired(partition) {
+            (self.fired(partition, stored)?, None, false)
         } else if let Some(version) = stored.header(control::HEADER) {
             let (key, data) = control::decode(version, &stored.data).map_err(|e| e.to_string())?;
-            (self.control(partition, &stored, &key, data)?, None)
+            (self.control(partition, &stored, &key, data)?, None, false)
         } else {
-            let event = self.redriven(partition, stored)?;
+            let (event, quiet) = self.redriven(partition, stored)?;
             let refused = event
                 .key
                 .is_empty()
                 .then(|| "the redriven event has no key".to_string());
-            (event, refused)
+            (event, refused, quiet)
         };
-        Ok((partition, Queued::new(event, time, refused)))
+        let queued = Queued {
+            quiet,
+            ..Queued::new(event, time, refused)
+        };
+        Ok((partition, queued))
     }
 
     /// The partition that the subject of an internal message ends in.
@@ -279,12 +286,13 @@ impl Decoder {
         })
     }
 
-    fn redriven(&self, partition: u32, stored: Stored) -> Result<Event, String> {
+    /// The event, and whether it emits nothing.
+    fn redriven(&self, partition: u32, stored: Stored) -> Result<(Event, bool), String> {
         let (letter, data) = dead_letter::decode_redriven(&stored.data).map_err(|e| e.to_string())?;
         if !letter.key.is_empty() {
             self.check_key(&letter.key, partition)?;
         }
-        Ok(Event {
+        let event = Event {
             source: self.source,
             stream: letter.stream.into(),
             sequence: letter.sequence,
@@ -298,7 +306,8 @@ impl Decoder {
             }),
             headers: letter.headers,
             data,
-        })
+        };
+        Ok((event, letter.quiet))
     }
 
     /// A key's state is in one partition only.

@@ -158,6 +158,7 @@ impl Stage {
         let shared: Arc<MemoryLog> = Arc::new(log.clone());
         let context = HandlerContext {
             names: names.clone(),
+            beside: None,
             host: setup.host,
             log: shared.clone(),
             committer: Committer::start(shared.clone(), &ledger.name, Attempts::new("test")),
@@ -433,6 +434,7 @@ impl Stage {
             sealed: false,
             untakeable: None,
             parked: Parked::default(),
+            quiet: None,
             undo: None,
         }
     }
@@ -476,6 +478,9 @@ impl Stage {
                 // The time of a run is up before its event began; only the clock of
                 // this machine can be the cause.
                 Ended::Full => {}
+                Ended::Held(_) | Ended::Unrepeatable(_) => {
+                    bail!("an event waits for another generation, and there is none")
+                }
                 Ended::Missing => bail!("a key is not in memory, although nothing is ever evicted"),
             }
         }

@@ -73,6 +73,7 @@ fn record() -> weir::commit::record::Record {
         digest: String::new(),
         manifest_revision: 0,
         host: String::new(),
+        repeats: None,
         keys: Vec::new(),
         key_rule: String::new(),
         events: 1,

@@ -40,7 +40,7 @@ async fn only_the_second_stops(world: &World, part: &str, keys: (&str, &str), em
         stopped.len() == 1 && stopped[0].contains("only partition 1"),
         "{stopped:?}"
     );
-    assert_eq!(world.position("probe", 1).await, 2);
+    assert_eq!(world.position(&world.names("probe"), 1).await, 2);
     host.drain().await;
     world.emitted("out.n", emitted).await;
 }

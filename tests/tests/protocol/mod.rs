@@ -10,6 +10,7 @@ mod failures;
 mod identity;
 mod migrations;
 mod ownership;
+mod rebuild;
 mod removal;
 mod shared;
 mod sources;

@@ -254,7 +254,7 @@ async fn records_without_changes_are_purged_too() {
     let host = world.host("a", &[probe(1, "")]).await;
     for _ in 0..GROUPS {
         let event = world.tell("k", "emit out.k on").await;
-        while world.position("probe", 0).await < event {
+        while world.position(&world.names("probe"), 0).await < event {
             tokio::task::yield_now().await;
         }
     }

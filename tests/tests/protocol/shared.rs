@@ -26,7 +26,10 @@ fn keys() -> (String, String) {
 /// Waits until a key's event at `sequence` is committed.
 async fn handled(world: &World, key: &str, sequence: u64) {
     eventually("the event is committed", async || {
-        world.position("sharer", partition(key, PARTITIONS)).await >= sequence
+        world
+            .position(&world.names("sharer"), partition(key, PARTITIONS))
+            .await
+            >= sequence
     })
     .await;
 }

@@ -180,10 +180,10 @@ impl Term<'_> {
     /// Moves the positions of a partition that has nothing to do, so that a
     /// restart does not read the sources again. Only messages that were really
     /// handed out count: commit records of this very move do not (rule 14).
-    pub(super) async fn move_if_idle(&mut self, now: Instant) {
+    pub(super) async fn move_if_idle(&mut self, now: Instant) -> Result<(), End> {
         // How far was seen has to be asked before the channel is found empty:
         // what is handed out after that is not counted.
-        let seen: Vec<Option<Position>> = self
+        let mut seen: Vec<Option<Position>> = self
             .lane
             .feeds
             .iter()
@@ -192,7 +192,7 @@ impl Term<'_> {
         while let Ok(chunk) = self.lane.chunks.try_recv() {
             self.accept(chunk);
         }
-        let quiet = self.pending.is_empty()
+        let at_rest = self.pending.is_empty()
             && self.flight.is_none()
             && self.retry_at.is_none()
             && !self.shed
@@ -200,15 +200,29 @@ impl Term<'_> {
                 .workspace
                 .as_ref()
                 .is_some_and(|w| w.events.is_empty() && w.group.is_empty());
-        let Some(workspace) = self.workspace.as_mut().filter(|_| quiet) else {
-            return;
+        if !at_rest {
+            return Ok(());
+        }
+        let repeats = self.tenure.quiet.is_some();
+        self.look_at_the_one_before().await?;
+        for (source, seen) in seen.iter_mut().enumerate() {
+            let bound = self.tenure.quiet.as_ref().and_then(|quiet| quiet.bound(source));
+            *seen = match (*seen, bound) {
+                (Some(seen), Some(bound)) if seen.sequence > bound.sequence => Some(bound),
+                (seen, _) => seen,
+            };
+        }
+        let Some(workspace) = self.workspace.as_mut() else {
+            return Ok(());
         };
         let ahead = |(position, seen): (&Position, &Option<Position>)| {
             seen.map_or(0, |seen| seen.sequence.saturating_sub(position.sequence))
         };
         let messages: u64 = workspace.positions.iter().zip(&seen).map(ahead).sum();
-        if messages < IDLE_MESSAGES && (messages == 0 || now < self.moved_at + IDLE_AFTER) {
-            return;
+        // Somebody waits for a generation that is rebuilt.
+        let due = messages >= IDLE_MESSAGES || now >= self.moved_at + IDLE_AFTER || repeats;
+        if messages == 0 || !due {
+            return Ok(());
         }
         for (source, seen) in seen.iter().enumerate() {
             if let Some(seen) = seen.filter(|seen| seen.sequence > workspace.positions[source].sequence) {
@@ -218,5 +232,6 @@ impl Term<'_> {
             }
         }
         self.submit(Kind::Idle).await;
+        Ok(())
     }
 }
