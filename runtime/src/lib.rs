@@ -23,6 +23,7 @@ pub mod runtime;
 pub mod sagas;
 pub mod shared;
 pub mod source;
+pub mod stage;
 pub mod state;
 pub mod telemetry;
 pub mod toml_file;

@@ -1,0 +1,498 @@
+//! A handler on a log in memory, one event at a time: what `weir test` and
+//! `weir state get --at` stand on.
+//!
+//! What a handler does here is what it does on a host, because it is done by the host's own parts:
+//! [`Decoder`](crate::source::decode::Decoder) finds the key, [`Workspace`](crate::dispatch::execute::Workspace)
+//! runs the event and checks its effects, [`Committer`](crate::commit::committer::Committer) commits them to the log in
+//! memory, whose schedules are the timers. What is left out is what would make a run differ from the next one: groups
+//! (each event is committed by itself), takeovers, checkpoints, and real time.
+//!
+//! Nothing reaches the network.
+//!
+//! Time is virtual: the log's clock stands where it is told to. Backoff between attempts costs none: within its
+//! partition nothing could happen meanwhile.
+//!
+//! * [`Stage`]: the handler; whoever has one says what happens next.
+//! * [`outcome`]: what one event came to.
+//! * `lines`: what the guest logged meanwhile.
+//! * `timers`: which are set.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use tokio::sync::oneshot;
+use tracing::dispatcher;
+
+use crate::commit::committer::{Attempts, Committer, Settlement, Submission};
+use crate::commit::group::Group;
+use crate::commit::record::{KeyDelta, Kind, Record};
+use crate::config;
+use crate::deployment::compile::compile;
+use crate::deployment::plugins::Deployed;
+use crate::dispatch::context::{Budget, HandlerContext, LaneStatus, Version, source_names};
+use crate::dispatch::execute::{Ended, Workspace, is_stale};
+use crate::dispatch::executor::Executors;
+use crate::dispatch::parked::{PARKED_MAX, Parked};
+use crate::dispatch::start::Starts;
+use crate::handler::{Answers, CodeCache, Engine};
+use crate::ledger;
+use crate::log::memory::MemoryLog;
+use crate::log::{Append, Log, Stored};
+use crate::metrics::HandlerMetrics;
+use crate::model::event::Event;
+use crate::model::key::partition;
+use crate::model::position::Position;
+use crate::model::subjects::{HandlerNames, nothing};
+use crate::runtime;
+use crate::shared::freed::Freed;
+use crate::shared::reader::{Clock, Reader};
+use crate::source::decode::{Decoded, Decoder, Queued};
+use crate::state::KeyState;
+use crate::state::cells::Cells;
+
+mod lines;
+pub mod outcome;
+mod timers;
+
+use lines::Lines;
+pub use outcome::Outcome;
+use outcome::{Attempt, Course};
+use timers::Timers;
+
+/// Bytes of cells kept in memory: all of them. There are no checkpoints.
+const CELLS_BYTES: usize = usize::MAX;
+
+/// Commits between two removals of what the log in memory holds and nobody reads any more: often
+/// enough that it stays small, seldom enough to cost nothing.
+const FORGET_EVERY: u64 = 64;
+
+/// What a stage needs beside the handler.
+pub struct Setup {
+    /// Names of the handler in the ledger, whose name no source has that is not the ledger.
+    pub names: HandlerNames,
+    /// Subjects of the ledger, without Weir's own.
+    pub ledger_subjects: Vec<String>,
+    /// When each source was created, that of the ledger last, in Unix nanoseconds. With an event's id
+    /// it is the seed of random numbers.
+    pub created: Vec<u64>,
+    /// Revision of the deployment; 0 for one that is not deployed.
+    pub revision: u64,
+    /// Largest message that the log takes, in bytes.
+    pub max_payload: usize,
+    /// What requests are answered with.
+    pub answers: Arc<Answers>,
+    /// Where compiled code is kept.
+    pub code_cache: CodeCache,
+    /// Name of this host in dead letters.
+    pub host: String,
+}
+
+/// A handler that waits for its next event.
+pub struct Stage {
+    context: Arc<HandlerContext>,
+    log: MemoryLog,
+    /// Of each source, the internal one last.
+    decoders: Vec<Decoder>,
+    created: Vec<u64>,
+    partitions: HashMap<u32, Partition>,
+    timers: Timers,
+    /// First sequence of the ledger that was not looked at for fired timers.
+    fired_from: u64,
+    lines: Lines,
+    answers: Arc<Answers>,
+    /// Commits so far.
+    commits: u64,
+}
+
+/// A timer that fired.
+#[derive(Debug)]
+pub struct Fired {
+    pub key: String,
+    pub name: String,
+    message: Stored,
+}
+
+#[derive(Default)]
+struct Partition {
+    /// `None` while it is on the execution thread.
+    workspace: Option<Box<Workspace>>,
+    /// Sequence of its last commit record.
+    record: u64,
+}
+
+impl Stage {
+    /// Compiles the handler and prepares a log for it, whose clock stands at `now` (Unix nanoseconds).
+    ///
+    /// # Errors
+    /// The handler is refused, or the machine lacks something.
+    pub async fn new(deployed: Deployed, setup: Setup, now: u64) -> anyhow::Result<Stage> {
+        let manifest = deployed.manifest.clone();
+        let config = config::Ledger {
+            name: setup.names.ledger.clone(),
+            subjects: setup.ledger_subjects,
+            replicas: 1,
+            event_ttl: None,
+        };
+        let log = MemoryLog::with_max_payload(now, setup.max_payload);
+        let ledger = ledger::ensure(&log, &config).await?;
+        let instances = manifest.partitions.saturating_add(1);
+        let engine = Engine::offline(instances, Some(setup.code_cache), setup.answers.clone())
+            .context("starting the WebAssembly engine")?;
+        let program = compile(&engine, &manifest, deployed.wasm, &ledger, &log).await?;
+        let names = setup.names;
+        let sources: Vec<&str> = source_names(&manifest).collect();
+        let shared: Arc<MemoryLog> = Arc::new(log.clone());
+        let context = HandlerContext {
+            names: names.clone(),
+            host: setup.host,
+            log: shared.clone(),
+            committer: Committer::start(shared.clone(), &ledger.name, Attempts::new("stage")),
+            executors: Executors::start(1, 1).context("starting the execution threads")?,
+            starts: Arc::new(Starts::new(shared.clone(), names.clone())),
+            shared: Arc::new(Reader::new(shared, names, Clock::Partition)),
+            freed: Freed::default(),
+            metrics: HandlerMetrics::new(&manifest.name, manifest.partitions, &sources),
+            counters: Arc::default(),
+            budget: Budget::new(runtime::WAITING_BYTES, CELLS_BYTES),
+            ledger_created: ledger.created,
+            event_ttl_s: None,
+            lanes: (0..manifest.partitions).map(|_| LaneStatus::default()).collect(),
+            version: Version {
+                manifest,
+                digest: deployed.digest,
+                program,
+                revision: setup.revision,
+            },
+        };
+        let decoders = context.decoders();
+        Ok(Stage {
+            context: Arc::new(context),
+            log,
+            decoders,
+            created: setup.created,
+            partitions: HashMap::new(),
+            timers: Timers::default(),
+            fired_from: 1,
+            answers: setup.answers,
+            lines: Lines::default(),
+            commits: 0,
+        })
+    }
+
+    /// The handler that runs here.
+    pub fn version(&self) -> &Version {
+        &self.context.version
+    }
+
+    /// The log in memory, for a source that is to be written there.
+    pub fn log(&self) -> &MemoryLog {
+        &self.log
+    }
+
+    /// Decoders of all sources, in the order of their indices: the internal one last.
+    pub fn decoders(&self) -> &[Decoder] {
+        &self.decoders
+    }
+
+    /// All that is kept of a key.
+    pub fn state(&mut self, key: &str) -> KeyState {
+        let partition = partition(key, self.context.manifest.partitions);
+        let workspace = self
+            .partitions
+            .get_mut(&partition)
+            .and_then(|p| p.workspace.as_mut());
+        let state = workspace.and_then(|workspace| workspace.cells.get(key));
+        state.map(|state| (**state).clone()).unwrap_or_default()
+    }
+
+    /// The next timer that fires by `until`; the clock is left standing where it was due. `None`: no
+    /// other does, and the clock is where it was. Those in `without` (key and name) are passed over.
+    ///
+    /// # Errors
+    /// Of this process.
+    pub async fn next_fired(
+        &mut self,
+        until: u64,
+        without: &BTreeSet<(String, String)>,
+    ) -> anyhow::Result<Option<Fired>> {
+        let (ledger, fired) = (self.context.names.ledger.clone(), self.context.names.fired_all());
+        loop {
+            let mut waiting = self.log.scan(&ledger, &fired, self.fired_from, 1).await?;
+            if let Some(message) = waiting.pop() {
+                self.fired_from = message.sequence + 1;
+                let (key, name) = message
+                    .last_header("Nats-Scheduler")
+                    .and_then(|subject| self.context.names.parse_timer(subject))
+                    .map(|(key, name, _)| (key, name))
+                    .context("a fired timer names its schedule")?;
+                let which = (key, name);
+                if without.contains(&which) {
+                    continue;
+                }
+                let (key, name) = which;
+                return Ok(Some(Fired { key, name, message }));
+            }
+            match self.timers.next(without) {
+                Some(due) if due <= until => {
+                    ensure!(
+                        due > self.log.now(),
+                        "a timer that was due at {due} did not fire; this is a fault of Weir"
+                    );
+                    self.advance(due);
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Runs a timer that fired. `None`: it was replaced or cancelled meanwhile.
+    ///
+    /// # Errors
+    /// Of this process.
+    pub async fn fire(&mut self, fired: Fired) -> anyhow::Result<Option<Outcome>> {
+        let internal = self.decoders.len() - 1;
+        self.deliver(internal, fired.message).await
+    }
+
+    /// Lets time pass without taking notice of the timers that fire.
+    ///
+    /// # Errors
+    /// Of this process.
+    pub async fn pass(&mut self, to: u64) -> anyhow::Result<()> {
+        self.advance(to);
+        let ledger = self.log.stream(&self.context.names.ledger).await?;
+        self.fired_from = ledger.last + 1;
+        Ok(())
+    }
+
+    /// Tries an event again that waits for a lock. `None`: no other gets any further.
+    ///
+    /// # Errors
+    /// Of this process.
+    pub async fn unpark(&mut self) -> anyhow::Result<Option<Outcome>> {
+        let mut ready = None;
+        for (number, partition) in &mut self.partitions {
+            let Some(workspace) = &mut partition.workspace else {
+                continue;
+            };
+            // Locks that others still hold are found to be so, and nothing is gained.
+            workspace.parked.wake(None);
+            if let Some(first) = workspace.parked.ready() {
+                ready = ready.or(Some((*number, first.event.clone())));
+            }
+        }
+        match ready {
+            Some((number, event)) => self.play(number, event, None).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Events that wait for a lock.
+    pub fn parked(&self) -> usize {
+        let workspaces = self.partitions.values().filter_map(|p| p.workspace.as_ref());
+        workspaces.map(|workspace| workspace.parked.len()).sum()
+    }
+
+    /// Moves the clock on to `to` (Unix nanoseconds), never back.
+    pub fn advance(&self, to: u64) {
+        self.log.advance(to.saturating_sub(self.log.now()));
+    }
+
+    /// Runs the event in a message of a source, and commits it. `None`: a timer that was replaced or
+    /// cancelled, or an event that waits for a lock.
+    ///
+    /// # Errors
+    /// Of this process; the message is no event.
+    pub async fn deliver(&mut self, source: usize, stored: Stored) -> anyhow::Result<Option<Outcome>> {
+        match self.decoders[source].decode(stored) {
+            Decoded::Event(partition, queued) => self.handle(partition, queued).await,
+            other => bail!("only events are delivered, not {other:?}"),
+        }
+    }
+
+    /// Runs one event, and commits it. `None`: as in [`Stage::deliver`].
+    ///
+    /// # Errors
+    /// Of this process.
+    pub async fn handle(&mut self, partition: u32, queued: Queued) -> anyhow::Result<Option<Outcome>> {
+        let event = queued.event.clone();
+        self.play(partition, event, Some(queued)).await
+    }
+
+    /// Runs one event, or without it the first parked one that is ready, and commits what
+    /// it did. `None`: it did not come to its turn, or was a timer of no account.
+    async fn play(
+        &mut self,
+        number: u32,
+        event: Event,
+        queued: Option<Queued>,
+    ) -> anyhow::Result<Option<Outcome>> {
+        let mut partition = self.partitions.remove(&number).unwrap_or_default();
+        let mut workspace = match partition.workspace.take() {
+            Some(workspace) => workspace,
+            None => Box::new(self.workspace()),
+        };
+        let before = workspace.cells.get(&event.key).cloned().unwrap_or_default();
+        let stale = is_stale(&event, &before);
+        let (mut workspace, course) = self.execute(workspace, number, queued).await?;
+
+        let (group, ..) = workspace.take_group();
+        let (events, shares) = (group.events, group.shares());
+        let (messages, keys) = group.finish(&self.context.names, number);
+        let outcome = Outcome::read(
+            &self.context.names,
+            number,
+            &event,
+            &before,
+            (&messages, &keys),
+            course,
+        );
+        for delta in &keys {
+            self.timers.update(delta);
+        }
+        let record = self.record(&workspace, &partition, keys, events);
+        partition.record = self.commit(number, messages, shares, record).await?;
+        partition.workspace = Some(workspace);
+        self.partitions.insert(number, partition);
+        self.commits += 1;
+        if self.commits.is_multiple_of(FORGET_EVERY) {
+            self.forget().await?;
+        }
+        Ok((!stale && events > 0).then_some(outcome))
+    }
+
+    /// Removes what was committed and nobody reads: all but timers, the last records, and what is shared.
+    async fn forget(&self) -> anyhow::Result<()> {
+        let names = &self.context.names;
+        let others = [
+            names.outbox_all(),
+            names.dead_letters_all(),
+            nothing(&names.ledger),
+        ];
+        let emitted = self.context.manifest.emit.iter().cloned().chain(others);
+        let records = self.partitions.iter();
+        let records = records.map(|(number, partition)| (names.record(*number), partition.record));
+        let fired = (names.fired_all(), self.fired_from);
+        let past = emitted.map(|subject| (subject, u64::MAX)).chain(records);
+        for (subject, below) in past.chain([fired]) {
+            self.log.purge(&names.ledger, &subject, below).await?;
+        }
+        Ok(())
+    }
+
+    /// As a partition is that no host had before.
+    fn workspace(&self) -> Workspace {
+        let begin = |created: &u64| Position {
+            created: *created,
+            ..Position::default()
+        };
+        Workspace {
+            instance: None,
+            cells: Cells::default(),
+            clock: 0,
+            timer_generation: 0,
+            positions: self.created.iter().map(begin).collect(),
+            events: Default::default(),
+            waiting_bytes: 0,
+            group: Group::default(),
+            number: 1,
+            blank: true,
+            // What each of them did is shown.
+            group_events_max: 1,
+            sealed: false,
+            untakeable: None,
+            parked: Parked::default(),
+            undo: None,
+        }
+    }
+
+    /// Runs one event until it is done with: handled, or dead-lettered after its
+    /// last attempt.
+    async fn execute(
+        &self,
+        mut workspace: Box<Workspace>,
+        partition: u32,
+        queued: Option<Queued>,
+    ) -> anyhow::Result<(Box<Workspace>, Course)> {
+        if let Some(queued) = queued {
+            workspace.waiting_bytes += queued.bytes;
+            workspace.events.push_back(queued);
+        }
+        let mut attempts: Vec<Attempt> = Vec::new();
+        loop {
+            let (context, dispatch) = (self.context.clone(), self.lines.dispatch());
+            let ran = self.context.executor().run(move || {
+                let ended = dispatcher::with_default(&dispatch, || workspace.run(&context, partition));
+                (workspace, ended)
+            });
+            let ended;
+            (workspace, ended) = ran.await.context("the host broke an invariant of its own")?;
+            match ended {
+                Ended::Waiting => break,
+                Ended::Full if !workspace.group.is_empty() => break,
+                Ended::Retry { .. } if workspace.parked.len() == PARKED_MAX => {
+                    bail!("more than {PARKED_MAX} events wait for locks that nobody gives back")
+                }
+                Ended::Retry { reason, .. } => {
+                    // The next attempt is the same one again, and logs the same.
+                    self.lines.take();
+                    self.answers.take_asked();
+                    attempts.push(Attempt {
+                        backoff_ms: self.context.manifest.retry.wait_ms(attempts.len() as u32 + 1),
+                        reason,
+                    });
+                }
+                // The time of a run is up before its event began; only the clock of
+                // this machine can be the cause.
+                Ended::Full => {}
+                Ended::Missing => bail!("a key is not in memory, although nothing is ever evicted"),
+            }
+        }
+        let course = Course {
+            log: self.lines.take(),
+            attempts,
+            requests: self.answers.take_asked(),
+        };
+        Ok((workspace, course))
+    }
+
+    fn record(
+        &self,
+        workspace: &Workspace,
+        partition: &Partition,
+        keys: Vec<KeyDelta>,
+        events: u64,
+    ) -> Record {
+        Record {
+            positions: self.context.named(&workspace.positions),
+            clock: workspace.clock,
+            timer_generation: workspace.timer_generation,
+            keys,
+            events,
+            ..self.context.record(Kind::Commit, partition.record)
+        }
+    }
+
+    async fn commit(
+        &self,
+        partition: u32,
+        messages: Vec<Append>,
+        shares: bool,
+        record: Record,
+    ) -> anyhow::Result<u64> {
+        let (reply, settled) = oneshot::channel();
+        let message = record.message(self.context.names.record(partition));
+        let submission = Submission {
+            messages,
+            record: message,
+            shares,
+            reply,
+        };
+        self.context.committer.submit(submission).await;
+        match settled.await.context("the committer ended")? {
+            Settlement::Committed(sequence) => Ok(sequence),
+            other => bail!("the log did not take what the handler did: {other:?}"),
+        }
+    }
+}
