@@ -12,6 +12,7 @@ pub mod dispatch;
 pub mod effects;
 pub mod explain;
 pub mod handler;
+pub mod history;
 pub mod ledger;
 pub mod log;
 pub mod membership;

@@ -195,15 +195,16 @@ impl Stage {
         &self.decoders
     }
 
-    /// All that is kept of a key.
-    pub fn state(&mut self, key: &str) -> KeyState {
+    /// All that is kept of a key; `None`: it had no event.
+    pub fn state(&mut self, key: &str) -> Option<&KeyState> {
         let partition = partition(key, self.context.manifest.partitions);
-        let workspace = self
-            .partitions
-            .get_mut(&partition)
-            .and_then(|p| p.workspace.as_mut());
-        let state = workspace.and_then(|workspace| workspace.cells.get(key));
-        state.map(|state| (**state).clone()).unwrap_or_default()
+        let workspace = self.partitions.get_mut(&partition)?.workspace.as_mut()?;
+        workspace.cells.get(key).map(|state| &**state)
+    }
+
+    /// Where the clock stands, in Unix nanoseconds.
+    pub fn now(&self) -> u64 {
+        self.log.now()
     }
 
     /// The next timer that fires by `until`; the clock is left standing where it was due. `None`: no
