@@ -29,9 +29,10 @@ Examples:
 Committed state: the bucket with all commits since then on top. --checkpoint reads the bucket alone, as
 `nats kv get` does. No host needs to run.
 
---at gives the handler, as it is deployed now, all events of the key up to that point again, here. Of other sources
-than that of the event, those count that were stored no later. It is refused where events have expired, and of
-handlers that use shared cells or call other services. docs/patterns/event-sourcing.md says what is exact.";
+--at gives the handler, as it is deployed now, all events of the key up to that point again, here. A time takes what
+was stored by then. Between sources, commit records say the order as far as there are any, else the times do. It is refused
+where events have expired, and of handlers that use shared cells or call other services.
+docs/patterns/event-sourcing.md says what is exact.";
 
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = EXAMPLES)]
@@ -179,11 +180,11 @@ fn notes(folded: &Folded, handler: &str) -> Vec<String> {
         &folded.digest[..folded.digest.len().min(DIGEST_SHOWN)],
         folded.revision,
     )];
-    if folded.components > 1 {
+    if folded.versions > 1 {
         notes.push(format!(
-            "{handler} has had {} components (`weir handlers --history {handler}`): what an earlier one kept may have been \
+            "{handler} has had {} versions (`weir handlers --history {handler}`): what an earlier one kept may have been \
              something else",
-            folded.components
+            folded.versions
         ));
     }
     if let Some(event) = &folded.ahead {
@@ -202,7 +203,9 @@ fn notes(folded: &Folded, handler: &str) -> Vec<String> {
     if folded.timers > 0 {
         let close = match folded.close {
             0 => String::new(),
-            n => format!("; {n} of them less than a second before what came next, which may have come first"),
+            n => format!(
+                "; {n} of them less than a second before the next event or the point, which may have come first"
+            ),
         };
         notes.push(format!(
             "when timers fired is no longer in the ledger: here they fired when they were due{close}"

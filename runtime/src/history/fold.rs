@@ -22,7 +22,7 @@ use crate::log::Log;
 use crate::model::event::FiredTimer;
 use crate::model::key::partition;
 use crate::model::subjects::{HandlerNames, ledger_internal};
-use crate::source::decode::{Decoder, Queued};
+use crate::source::decode::{Decoded, Decoder, Queued};
 use crate::stage::{Outcome, Setup, Stage};
 use crate::state::query;
 
@@ -72,8 +72,8 @@ pub struct Folded {
     pub version: String,
     pub digest: String,
     pub revision: u64,
-    /// Components that this handler has run with, in this generation, that the registry remembers.
-    pub components: usize,
+    /// Pairs of component and manifest that this handler was deployed with, as far as the registry remembers.
+    pub versions: usize,
     /// Events that failed for good here.
     pub dead_letters: u64,
     /// Whether the ledger still has all that it ever had of the partition: timers fired when they really did, and what
@@ -103,16 +103,17 @@ pub async fn fold(
     let registry = Registry::of(log, wanted.ledger);
     let Registered { revision, deployment } = registry.deployed(wanted.handler).await?;
     let history = registry.history(wanted.handler).await?;
-    let digests: BTreeSet<&str> = history
+    let versions: BTreeSet<(&str, &str)> = history
         .iter()
-        .filter(|registered| registered.deployment.generation == deployment.generation)
-        .map(|registered| &*registered.deployment.digest)
+        .map(|registered| &registered.deployment)
+        .filter(|earlier| earlier.generation == deployment.generation)
+        .map(|earlier| (&*earlier.digest, &*earlier.manifest))
         .collect();
     let mut folded = Folded {
         version: deployment.version.clone(),
         digest: deployment.digest.clone(),
         revision,
-        components: digests.len(),
+        versions: versions.len(),
         ..Folded::default()
     };
     let names = HandlerNames::new(wanted.ledger, wanted.handler, deployment.generation);
@@ -126,7 +127,7 @@ pub async fn fold(
     let record = Record::decode(&record)?;
     let begun = sources::begun(log, wanted.ledger, &manifest, &record, (number, wanted.key)).await?;
     let streams: Vec<String> = begun.iter().map(|source| source.stream.clone()).collect();
-    let bound = wanted.at.bound(log, wanted.handler, &streams, now()).await?;
+    let (bound, event) = wanted.at.bound(log, wanted.handler, &streams, now()).await?;
 
     let deployed = Deployed {
         wasm: Artifacts::of(log, wanted.ledger).get(&deployment.digest).await?,
@@ -155,7 +156,15 @@ pub async fn fold(
     let manifest = stage.version().manifest.clone();
     let sources: Vec<&str> = source_names(&manifest).collect();
     let turns = Turns::read(log, &names, number, &sources);
-    let inputs = Inputs::open(log, (wanted.key, bound), inputs, turns, progress).await?;
+    // Of an event of another partition, this one's records say nothing.
+    let ours = match (bound.event, event) {
+        (Some((source, _)), Some(event)) => {
+            let decoded = stage.decoders()[source].decode(event);
+            matches!(decoded, Decoded::Event(of, _) if of == number)
+        }
+        _ => false,
+    };
+    let inputs = Inputs::open(log, wanted.key, (bound, ours), inputs, turns, progress).await?;
     let folding = Folding {
         stage,
         bound,

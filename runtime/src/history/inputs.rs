@@ -100,13 +100,15 @@ pub struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    /// Opens all sources. `turns` is asked for the order between them where more than one has anything.
+    /// Opens all sources. `turns` says the order between them, and is asked where that matters; with `ours`,
+    /// the event that is the bound has its place there, too.
     ///
     /// # Errors
     /// Of the log, or of `turns`.
     pub async fn open(
         log: &'a dyn Log,
-        (key, bound): (&'a str, Bound),
+        key: &'a str,
+        (mut bound, ours): (Bound, bool),
         mut inputs: Vec<Input>,
         turns: impl Future<Output = anyhow::Result<Turns>>,
         progress: &'a mut dyn FnMut(u64, u64),
@@ -116,10 +118,14 @@ impl<'a> Inputs<'a> {
             found += input.open(log).await?;
         }
         inputs.retain(|input| !input.done);
-        let turns = match inputs.len() {
+        let place = bound.event.filter(|_| ours);
+        let sources = inputs.iter().map(|input| usize::from(input.decoder.source));
+        let sources: BTreeSet<usize> = sources.chain(place.map(|(source, _)| source)).collect();
+        let turns = match sources.len() {
             0 | 1 => Turns::default(),
             _ => turns.await?,
         };
+        bound.turn = place.map(|(source, sequence)| turns.of(source, sequence));
         Ok(Inputs {
             log,
             key,
@@ -161,12 +167,12 @@ impl<'a> Inputs<'a> {
         input.read(self.log, &mut messages).await?;
         for stored in messages {
             self.read += 1;
-            if !self.bound.takes(source, &stored) {
+            let turn = self.turns.of(source, stored.sequence);
+            if !self.bound.takes(source, &stored, turn) {
                 input.done = true;
                 input.reader = None;
                 break;
             }
-            // The handler's own messages never have one; timers do not keep it.
             if stored.header(TTL_HEADER).is_some() && !self.expiring.contains(&*input.decoder.stream) {
                 self.expiring.insert(input.decoder.stream.to_string());
             }

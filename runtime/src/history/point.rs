@@ -5,7 +5,7 @@ use std::str::FromStr;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::log::{self, Log, Stored};
+use crate::log::{Log, Stored};
 
 /// As somebody names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,9 @@ impl FromStr for Point {
         // Before the other form: a time has colons, too.
         if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
             let nanos = u64::try_from(time.unix_timestamp_nanos());
-            return nanos.map(Point::Time).map_err(|_| "it is before 1970".into());
+            return nanos
+                .map(Point::Time)
+                .map_err(|_| "it must be a time from 1970 to 2554".into());
         }
         let event = text.rsplit_once(':').and_then(|(stream, sequence)| {
             let sequence = sequence.parse().ok()?;
@@ -103,20 +105,24 @@ pub struct Bound {
     pub event: Option<(usize, u64)>,
     /// Unix nanoseconds; of the event, where it is one.
     pub time: u64,
+    /// The [turn](super::turns::Turns) of that event; `None`: it is none of the partition's.
+    pub turn: Option<usize>,
 }
 
 impl Bound {
-    /// Whether a message of a source is at the point or before it.
-    pub fn takes(&self, source: usize, stored: &Stored) -> bool {
-        match self.event {
-            Some((of, sequence)) if of == source => stored.sequence <= sequence,
-            _ => stored.time <= self.time,
+    /// Whether a message of a source, which has this turn, is at the point or before it.
+    pub fn takes(&self, source: usize, stored: &Stored, turn: usize) -> bool {
+        match (self.event, self.turn) {
+            (Some((of, sequence)), _) if of == source => stored.sequence <= sequence,
+            (_, Some(last)) => (turn, stored.time) <= (last, self.time),
+            (_, None) => stored.time <= self.time,
         }
     }
 }
 
 impl Point {
-    /// Where that is in the sources of a handler, which are read from `streams`. `now` in Unix nanoseconds.
+    /// Where that is in the sources of a handler, which are read from `streams`; with the event, where it is
+    /// one. `now` in Unix nanoseconds.
     ///
     /// # Errors
     /// An [`Error`]; of the log.
@@ -126,25 +132,21 @@ impl Point {
         handler: &str,
         streams: &[String],
         now: u64,
-    ) -> anyhow::Result<Bound> {
-        let (source, sequence) = match self {
-            Point::Time(time) if *time > now => return Err(Error::Future.into()),
-            Point::Time(time) => {
-                return Ok(Bound {
-                    event: None,
-                    time: *time,
-                });
-            }
+    ) -> anyhow::Result<(Bound, Option<Stored>)> {
+        let bound = |event, time| Bound {
+            event,
+            time,
+            turn: None,
+        };
+        match self {
+            Point::Time(time) if *time > now => Err(Error::Future.into()),
+            Point::Time(time) => Ok((bound(None, *time), None)),
             Point::Event { stream, sequence } => {
                 let source = source(stream.as_deref(), *sequence, handler, streams)?;
-                (source, *sequence)
+                let event = get(log, &streams[source], *sequence).await?;
+                Ok((bound(Some((source, *sequence)), event.time), Some(event)))
             }
-        };
-        let time = time_of(log, &streams[source], sequence).await?;
-        Ok(Bound {
-            event: Some((source, sequence)),
-            time,
-        })
+        }
     }
 }
 
@@ -167,7 +169,7 @@ fn source(stream: Option<&str>, sequence: u64, handler: &str, streams: &[String]
     }
 }
 
-async fn time_of(log: &dyn Log, stream: &str, sequence: u64) -> anyhow::Result<u64> {
+async fn get(log: &dyn Log, stream: &str, sequence: u64) -> anyhow::Result<Stored> {
     let state = log.stream(stream).await?;
     if sequence > state.last {
         return Err(Error::NotYet {
@@ -177,14 +179,14 @@ async fn time_of(log: &dyn Log, stream: &str, sequence: u64) -> anyhow::Result<u
         }
         .into());
     }
-    let found: Result<_, log::Error> = log.get(stream, sequence).await;
+    let found = log.get(stream, sequence).await?;
     let gone = || Error::Gone {
         stream: stream.into(),
         sequence,
         first: state.first,
         last: state.last,
     };
-    Ok(found?.ok_or_else(gone)?.time)
+    Ok(found.ok_or_else(gone)?)
 }
 
 #[cfg(test)]
@@ -213,6 +215,7 @@ mod tests {
             "-1",
             "2026-01-01",
             "1969-01-01T00:00:00Z",
+            "2999-01-01T00:00:00Z",
         ] {
             assert!(wrong.parse::<Point>().is_err(), "{wrong}");
         }
@@ -227,23 +230,35 @@ mod tests {
             headers: Vec::new(),
             data: "".into(),
         };
-        let bound = Bound {
+        let event = Bound {
             event: Some((1, 7)),
             time: 100,
+            turn: None,
         };
-        // Of its own source the sequence counts, whatever a clock said; of others the time.
-        for (source, sequence, time, taken) in [
-            (1, 7, 100, true),
-            (1, 8, 100, false),
-            (1, 6, 101, true),
-            (0, 99, 100, true),
-            (0, 1, 101, false),
+        let of_partition = Bound {
+            turn: Some(3),
+            ..event
+        };
+        let time = Bound { event: None, ..event };
+        // Source, sequence, time, turn.
+        for (bound, message, taken) in [
+            // Of its own source the sequence counts, whatever a clock said; of others the time.
+            (event, (1, 7, 100, 3), true),
+            (event, (1, 8, 100, 3), false),
+            (event, (1, 6, 101, 3), true),
+            (event, (0, 99, 100, 9), true),
+            (event, (0, 1, 101, 0), false),
+            // What was committed before came before, whenever it was stored.
+            (of_partition, (0, 1, 101, 2), true),
+            (of_partition, (0, 1, 100, 3), true),
+            (of_partition, (0, 1, 101, 3), false),
+            (of_partition, (0, 1, 99, 4), false),
+            (time, (1, 99, 100, 9), true),
+            (time, (1, 1, 101, 0), false),
         ] {
-            assert_eq!(
-                bound.takes(source, &stored(sequence, time)),
-                taken,
-                "{source} {sequence} {time}"
-            );
+            let (source, sequence, time, turn) = message;
+            let found = bound.takes(source, &stored(sequence, time), turn);
+            assert_eq!(found, taken, "{bound:?} {message:?}");
         }
     }
 }
