@@ -390,19 +390,23 @@ async fn the_ledger_is_a_source_like_any() -> Result<()> {
         .replace("FLIGHTS", LEDGER)
         .replace("flights.>", "rotations.>");
     system.plugins.put("tally", "1.0.0", TALLY, &tally)?;
-    let _host = system.launch.start().await?;
+    let host = system.launch.start().await?;
     for n in 0..4 {
         let flight = Outgoing::new("flights.k", format!("{{\"flight\":{n}}}"));
         system.bus.publish(flight).await?;
     }
     let emitted = system.emitted("rotations.k", 4).await?;
+    until("all are tallied", PATIENCE, async || {
+        let (cells, _) = cells(&system, "tally", "k", None).await?;
+        ensure!(cells.get("n").is_some_and(|n| n == "4"), "{cells:?}");
+        Ok(())
+    })
+    .await?;
+    ensure!(host.term().await? == Some(0));
     let stream = system.bus.js.get_stream(LEDGER).await?;
-    let records = "$WEIR.LEDGER.c.rotations.1.*";
-    stream
-        .purge()
-        .filter(records)
-        .sequence(emitted[0].sequence)
-        .await?;
+    let purge = stream.purge().filter("$WEIR.LEDGER.c.>");
+    purge.sequence(emitted[0].sequence).await?;
+    ensure!(stream.get_info().await?.state.first_sequence > 1);
     for (n, event) in (1_u64..).zip(&emitted) {
         let at = format!("{LEDGER}:{}", event.sequence);
         let (cells, said) = cells(&system, "tally", "k", Some(&at)).await?;
