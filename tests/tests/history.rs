@@ -30,6 +30,23 @@ subject_token = 2
 subjects = ["out.>"]
 "#;
 
+const NOTIFY: &str = "plugins/notify";
+
+const ACTIVITY: &str = r#"
+partitions = 1
+[[source]]
+stream = "EVENTS"
+subjects = ["events.shipped"]
+[key]
+json = "/order"
+[emit]
+subjects = ["notifications.sent.*"]
+[http]
+hosts = ["127.0.0.1:9"]
+[config]
+url = "http://127.0.0.1:9/"
+"#;
+
 type Cells = BTreeMap<String, Value>;
 
 /// A moment, named in several ways, and what the state was then.
@@ -339,7 +356,17 @@ async fn what_was_taken_later_counts_later_whenever_it_was_stored() -> Result<()
             .collect::<Vec<_>>()
     };
     ensure!(last(&first) == ["newer"] && last(&second) == ["older"]);
-    Ok(())
+
+    // Without that source nobody knows any more what came from there.
+    system.plugins.put("probe", "3.0.0", PROBE, &one)?;
+    until("version 3.0.0 is deployed", PATIENCE, async || {
+        let output = get(&system, "probe", "k", &["--at", "FLIGHTS:1"])
+            .await?
+            .exits(1)?;
+        ensure!(output.stderr.contains("used to read stream EVENTS"), "{output:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// What the version of that time would not take, the one of today would: it counts where it was redriven.
@@ -420,8 +447,10 @@ async fn the_ledger_is_a_source_like_any() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_known_is_refused() -> Result<()> {
-    let system = System::start().await?;
+    let mut system = System::start().await?;
+    system.launch.subjects = "rotations.>,out.>,notifications.>".into();
     system.rotations()?;
+    system.plugins.put("notify", "1.0.0", NOTIFY, ACTIVITY)?;
     system.plugins.put("sharer", "1.0.0", SHARER, PROBE_MANIFEST)?;
     let _host = system.launch.start().await?;
     for n in 0..4 {
@@ -432,7 +461,9 @@ async fn what_cannot_be_known_is_refused() -> Result<()> {
     }
     system.tell("k", "").await?;
     system.emitted("rotations.k", 4).await?;
-    system.weir.caught_up("sharer").await?;
+    for handler in ["sharer", "notify"] {
+        system.weir.caught_up(handler).await?;
+    }
 
     let refused = async |handler: &str, part: &str| {
         let output = get(&system, handler, "k", &["--at", "1"]).await?.exits(1)?;
@@ -443,6 +474,7 @@ async fn what_cannot_be_known_is_refused() -> Result<()> {
         Ok(())
     };
     refused("sharer", "shared cells or locks").await?;
+    refused("notify", "is an activity").await?;
     refused("nobody", "nobody is not deployed").await?;
 
     // Another component of the same handler: what it kept may be something else.
