@@ -17,6 +17,7 @@ mod crash;
 mod dead_letters;
 mod deploy;
 mod harness;
+mod history;
 mod hosts;
 mod languages;
 mod locks;

@@ -10,6 +10,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{self, Options};
 use crate::deployment::registry::Registry;
+use crate::history::point;
 use crate::log::Log;
 use crate::log::jetstream::JetStream;
 use crate::model::subjects::{FIRST_GENERATION, HandlerNames};
@@ -154,7 +155,11 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS; // `weir handlers | head`: they have seen enough
         }
         eprintln!("weir: {error:#}");
-        let wrong_use = error.is::<config::Error>() || error.is::<WrongUse>() || error.is::<events::Error>();
+        let point = error.downcast_ref::<point::Error>();
+        let wrong_use = error.is::<config::Error>()
+            || error.is::<WrongUse>()
+            || error.is::<events::Error>()
+            || point.is_some_and(point::Error::is_wrong_use);
         ExitCode::from(if wrong_use { WRONG_USE } else { FAILED })
     })
 }

@@ -14,8 +14,9 @@ use crate::deployment::manifest::{self, Manifest};
 use crate::deployment::plugins::{self, Deployed};
 use crate::handler::{Answers, CodeCache};
 use crate::ledger;
+use crate::stage::Outcome;
 use crate::trial::report::{self, Paint};
-use crate::trial::{Outcome, Setup, Stage, Summary, events, responses, stage};
+use crate::trial::{Setup, Summary, Trial, events, responses, run};
 
 /// Read beside the manifest where no other file is named.
 const EVENTS_FILE: &str = "events.jsonl";
@@ -91,9 +92,8 @@ pub async fn test(arguments: Arguments) -> anyhow::Result<ExitCode> {
         ledger_subjects: ledger_subjects(&deployed.manifest)?,
         answers,
         code_cache: CodeCache::new(&arguments.data),
-        host: "test".into(),
     };
-    let stage = Stage::new(deployed, setup, first).await?;
+    let trial = Trial::new(deployed, setup, first).await?;
     let paint = Paint::of_stdout();
     let mut found = String::new();
     let show = |outcome: &Outcome| {
@@ -106,7 +106,7 @@ pub async fn test(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Ok(())
     };
-    let summary = stage.run(&file, events, show).await?;
+    let summary = trial.run(&file, events, show).await?;
     tell(&summary);
     match expected {
         None => Ok(ExitCode::SUCCESS),
@@ -191,7 +191,7 @@ fn tell(summary: &Summary) {
     for (key, name) in &summary.endless {
         eprintln!(
             "timer {name} of key {key} sets itself again; it fires {} times after the last event, and no more",
-            stage::FIRES_AFTER_LAST_MAX
+            run::FIRES_AFTER_LAST_MAX
         );
     }
 }

@@ -88,6 +88,35 @@ pub fn covers(outer: &str, inner: &str) -> bool {
     inner.next().is_none()
 }
 
+/// Patterns of all that `pattern` matches and whose token number `n`, counted from 1, is `token`.
+///
+/// ```
+/// use weir::model::pattern::with_token;
+/// assert_eq!(with_token("a.*.c", 2, "x"), ["a.x.c"]);
+/// assert_eq!(with_token("a.>", 3, "x"), ["a.*.x", "a.*.x.>"]);
+/// assert!(with_token("a.b", 2, "x").is_empty());
+/// ```
+pub fn with_token(pattern: &str, n: usize, token: &str) -> Vec<String> {
+    let mut tokens: Vec<&str> = pattern.split('.').collect();
+    let open = tokens.last() == Some(&">");
+    if open && n >= tokens.len() {
+        tokens.pop();
+        tokens.resize(n - 1, "*");
+        let begin = [&tokens[..], &[token]].concat().join(".");
+        return vec![begin.clone(), format!("{begin}.>")];
+    }
+    match tokens.get_mut(n - 1) {
+        Some(place) if *place == "*" || *place == token => *place = token,
+        _ => return Vec::new(),
+    }
+    vec![tokens.join(".")]
+}
+
+/// Whether `text` is one token of a literal subject.
+pub fn is_literal_token(text: &str) -> bool {
+    check(text).is_ok() && !text.contains('.') && text != "*" && text != ">"
+}
+
 /// Whether some subject is matched by both.
 pub fn overlap(a: &str, b: &str) -> bool {
     let (mut a, mut b) = (a.split('.'), b.split('.'));

@@ -14,6 +14,7 @@ use crate::dispatch::ownership::Ownership;
 use crate::dispatch::quiet::Beside;
 use crate::dispatch::start::Starts;
 use crate::metrics::HandlerMetrics;
+use crate::model::pattern;
 use crate::model::subjects::HandlerNames;
 use crate::shared::reader::{Clock, Reader};
 use crate::source::decode::Decoder;
@@ -182,7 +183,8 @@ fn feeds(context: &HandlerContext, lanes: &[mpsc::Sender<Chunk>]) -> Vec<SourceF
         Some(token) => {
             let each = (0..).zip(lanes).map(|(partition, lane)| {
                 let subjects = subjects.iter();
-                let subjects = subjects.map(|subject| with_token(subject, token, partition));
+                let number = partition.to_string();
+                let subjects = subjects.flat_map(|subject| pattern::with_token(subject, token, &number));
                 let lane = BTreeMap::from([(partition, lane.clone())]);
                 start(subjects.collect(), decoder.clone(), lane)
             });
@@ -191,14 +193,6 @@ fn feeds(context: &HandlerContext, lanes: &[mpsc::Sender<Chunk>]) -> Vec<SourceF
     };
     let decoders = context.decoders().into_iter();
     decoders.zip(subjects.chain([&own])).map(feeds_of).collect()
-}
-
-/// A subject with the partition's number as token `token`, counted from 1.
-fn with_token(subject: &str, token: usize, partition: u32) -> String {
-    let number = partition.to_string();
-    let mut tokens: Vec<&str> = subject.split('.').collect();
-    tokens[token - 1] = &number;
-    tokens.join(".")
 }
 
 /// Events of a handler that uses locks are told when one is free.

@@ -22,9 +22,8 @@
 //! What is not an effect (log lines, attempts that were followed by another, backtraces)
 //! is in the lines of `--json` and not in those that are compared.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -32,42 +31,9 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::layer::{Context, Layer};
 
-use super::outcome::{Emitted, Outcome};
-use crate::handler::{Asked, GUEST_TARGET};
-
-/// Catches what guests log.
-pub struct GuestLines {
-    caught: Arc<Mutex<Vec<(Level, String)>>>,
-}
-
-impl GuestLines {
-    pub fn into(caught: Arc<Mutex<Vec<(Level, String)>>>) -> GuestLines {
-        GuestLines { caught }
-    }
-}
-
-impl<S: Subscriber> Layer<S> for GuestLines {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        struct Message(String);
-        impl Visit for Message {
-            fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-                if field.name() == "message" {
-                    self.0 = format!("{value:?}");
-                }
-            }
-        }
-        if event.metadata().target() == GUEST_TARGET {
-            let mut message = Message(String::new());
-            event.record(&mut message);
-            let mut caught = self.caught.lock().unwrap_or_else(PoisonError::into_inner);
-            caught.push((*event.metadata().level(), message.0));
-        }
-    }
-}
+use crate::handler::Asked;
+use crate::stage::outcome::{Emitted, Outcome};
 
 /// One line of JSON without its line end; `whole` adds what is not an effect.
 pub fn json_line(outcome: &Outcome, whole: bool) -> String {
@@ -396,7 +362,8 @@ fn indented(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trial::outcome::{CellChange, TimerChange};
+    use crate::stage::outcome::{CellChange, TimerChange};
+    use tracing::Level;
 
     fn outcome() -> Outcome {
         Outcome {

@@ -24,7 +24,7 @@ use crate::model::limits::{BATCH_HEADER_BYTES, BATCH_MESSAGES_MAX};
 use crate::model::pattern::{matches, matches_any};
 
 /// `max_payload` of a server as it comes.
-const MAX_PAYLOAD: usize = 1024 * 1024;
+pub const MAX_PAYLOAD: usize = 1024 * 1024;
 
 /// Messages that one call of a reader hands out at most.
 const READ_MAX: usize = 2_000;
@@ -40,6 +40,8 @@ pub struct MemoryLog {
 
 struct Shared {
     state: Mutex<State>,
+    /// Largest message that it takes, in bytes.
+    max_payload: usize,
     /// Woken whenever something was stored, or a stream came or went.
     changed: Notify,
     faults: Faults,
@@ -72,8 +74,14 @@ impl MemoryLog {
 
     /// An empty log whose clock stands at `now`, in Unix nanoseconds.
     pub fn starting_at(now: u64) -> Self {
+        Self::with_max_payload(now, MAX_PAYLOAD)
+    }
+
+    /// The same, that takes messages of up to `max_payload` bytes.
+    pub fn with_max_payload(now: u64, max_payload: usize) -> Self {
         MemoryLog {
             shared: Arc::new(Shared {
+                max_payload,
                 state: Mutex::new(State {
                     now,
                     streams: HashMap::new(),
@@ -169,7 +177,7 @@ impl MemoryLog {
 #[async_trait]
 impl Log for MemoryLog {
     fn max_payload(&self) -> usize {
-        MAX_PAYLOAD
+        self.shared.max_payload
     }
 
     fn connected(&self) -> bool {
@@ -203,7 +211,7 @@ impl Log for MemoryLog {
         for append in &batch {
             let headers: usize = append.headers.iter().map(|(n, v)| n.len() + v.len() + 4).sum();
             let size = headers + append.data.len() + BATCH_HEADER_BYTES;
-            if size > MAX_PAYLOAD {
+            if size > self.shared.max_payload {
                 let subject = &append.subject;
                 return Err(AppendError::TooLarge(format!("{size} bytes on {subject}")));
             }
