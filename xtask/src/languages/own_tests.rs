@@ -30,25 +30,29 @@ pub fn run(language: Language, variables: &Variables) -> Result<()> {
                 go.env("GOPROXY", "off").env("GOTOOLCHAIN", "local");
                 exec::run(go.args([verb, "./weir/..."]))?;
             }
-            make_target(&at("plugins/go/sessions"), variables, "test")
+            make_target(&at("plugins/go/sessions"), variables, "test")?;
+            make_target(&at("examples/shop/stock"), variables, "test")
         }
         Language::Javascript => {
             let sdk = at("guest-sdk/javascript");
             let mut node = program(tool(variables, "NODE")?, &sdk, variables);
             exec::run(node.arg("--test").args(files(&sdk.join("test"), ".test.js")?))?;
-            make_target(&at("plugins/javascript/orders"), variables, "test")
+            make_target(&at("plugins/javascript/orders"), variables, "test")?;
+            make_target(&at("examples/shop/couriers"), variables, "test")
         }
         Language::Typescript => {
             let tsc = tool(variables, "JS_TOOLS")?.join("node_modules/typescript/bin/tsc");
             let sdk = at("guest-sdk/javascript");
             let mut node = program(tool(variables, "NODE")?, &sdk, variables);
-            exec::run(node.arg(tsc).args(["--noEmit", "-p", "test/types"]))
+            exec::run(node.arg(tsc).args(["--noEmit", "-p", "test/types"]))?;
+            make_target(&at("examples/shop/sales"), variables, "test")
         }
         Language::Python => {
             let sdk = at("guest-sdk/python");
             let mut own = program("python3".into(), &sdk, variables);
             exec::run(own.args(["-m", "unittest", "discover", "tests"]))?;
-            make_target(&at("plugins/python/reviews"), variables, "test")
+            make_target(&at("plugins/python/reviews"), variables, "test")?;
+            make_target(&at("examples/shop/payments"), variables, "test")
         }
     }
 }
