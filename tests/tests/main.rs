@@ -29,6 +29,7 @@ mod protocol;
 mod readme;
 mod restart;
 mod sagas;
+mod shop;
 mod simulation;
 mod state_size;
 mod timers;
