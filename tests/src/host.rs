@@ -132,10 +132,11 @@ impl Launch {
     }
 }
 
-/// Starts `weir up PLUGINS` in the folder `at`, and waits for its ready line.
-pub async fn up(plugins: &Path, at: &Path) -> Result<Host> {
+/// Starts `weir up PLUGINS --ledger …` in the folder `at`, and waits for its ready line.
+pub async fn up(plugins: &Path, ledger: &str, at: &Path) -> Result<Host> {
     let mut command = Command::new(weir_binary()?);
     command.arg("up").arg(plugins).current_dir(at);
+    command.args(["--ledger", ledger]);
     let host = Host::spawn(command, "up", "")?;
     host.ready().await?;
     Ok(host)

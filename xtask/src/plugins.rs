@@ -146,7 +146,7 @@ fn all() -> Result<Vec<Guest>> {
     Ok(guests)
 }
 
-/// The handlers of the shop.
+/// The handlers of the shop: also what `cargo xtask shop` builds.
 pub fn shop() -> Result<Vec<Guest>> {
     let folders = guests_in(&root().join(SHOP))?.into_iter();
     let guests = folders.map(|folder| {

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use weir_guest::prelude::*;
 use weir_guest::saga::{Saga, compensation, step, typed};
 
-/// How long an answer is waited for. Short, so that a run with thousands of orders is over soon; a
-/// real shop gives a courier a day.
+/// How long an answer is waited for, and a courier, who may have to wait for a van. Short, so that a run
+/// with thousands of orders is over soon; a real shop gives a courier a day.
 const PATIENCE: Duration = Duration::from_secs(2);
+const COURIER: Duration = Duration::from_secs(5);
 
 /// How often a step is asked for: an answer may be lost with whoever was to give it.
 const ATTEMPTS: u32 = 2;
@@ -98,7 +99,7 @@ fn fulfilment(event: Event) -> Result {
             step("ship", "shipping.ship")
                 .done_on("shipping.shipped.*")
                 .refused_on("shipping.refused.*")
-                .timeout(PATIENCE)
+                .timeout(COURIER)
                 .attempts(ATTEMPTS),
             // Also where nobody knows whether the courier was there: goods that he brought are fetched back.
             compensation("shipping.recall")
