@@ -44,7 +44,8 @@ pub struct Generated {
     pub twice: usize,
     /// Pieces by article; each number is a delivery.
     pub deliveries: BTreeMap<String, Vec<u32>>,
-    messages: Vec<Outgoing>,
+    /// What is sent for each order.
+    messages: Vec<Vec<Outgoing>>,
 }
 
 impl Generated {
@@ -67,11 +68,12 @@ impl Generated {
             let mut place = json!(wanted);
             place["type"] = "Place".into();
             let message = Outgoing::new(format!("web.order.{id}"), place.to_string());
+            let mut sent = vec![message.clone().id(id.clone())];
             if random.random_ratio(TWICE, 100) {
                 twice += 1;
-                messages.push(message.clone().id(format!("{id}-again")));
+                sent.push(message.id(format!("{id}-again")));
             }
-            messages.push(message.id(id.clone()));
+            messages.push(sent);
             orders.push((id, wanted));
         }
         let pieces_each = u32::try_from(count / articles).unwrap_or(u32::MAX) * 2;
@@ -92,9 +94,9 @@ impl Generated {
         }
     }
 
-    /// What customers send, a few at a time.
-    pub fn placed(&self, at_once: usize) -> impl Iterator<Item = &[Outgoing]> {
-        self.messages.chunks(at_once)
+    /// What customers send for so many orders at a time.
+    pub fn placed(&self, at_once: usize) -> impl Iterator<Item = Vec<Outgoing>> {
+        self.messages.chunks(at_once).map(<[_]>::concat)
     }
 
     /// The first, the second delivery of each article.

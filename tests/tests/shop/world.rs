@@ -160,6 +160,33 @@ impl World {
         Ok(())
     }
 
+    /// What a run that does not go on shows of itself.
+    pub async fn describe(&self) -> String {
+        let mut all = String::new();
+        for words in [
+            &["hosts"][..],
+            &["handlers"],
+            &["locks", "list"],
+            &["sagas", "list", "fulfilment", "--status", "running"],
+            &["sagas", "list", "fulfilment", "--status", "compensating"],
+            &["sagas", "list", "fulfilment", "--status", "stuck"],
+        ] {
+            match self.weir.run(words).await {
+                Ok(output) => {
+                    all += &format!("\nweir {}:\n{}{}", words.join(" "), output.stdout, output.stderr)
+                }
+                Err(error) => all += &format!("\nweir {}: {error:#}", words.join(" ")),
+            }
+        }
+        for host in &self.hosts {
+            match host.get("/readyz").await {
+                Ok((status, body)) => all += &format!("\n/readyz: {status} {body}"),
+                Err(error) => all += &format!("\n/readyz: {error:#}"),
+            }
+        }
+        all
+    }
+
     /// A session to look at the tables with.
     pub async fn sql(&self) -> Result<Client> {
         self.postgres.connect().await
