@@ -83,7 +83,8 @@ async fn place(bus: &Bus, generated: &Generated) -> Result<()> {
 async fn disturb(world: &mut World, seed: u64, over: &Cell<bool>) -> Result<()> {
     let mut random = StdRng::seed_from_u64(seed);
     while !over.get() {
-        let before = order_events(&world.bus).await.unwrap_or(0);
+        let events = async || order_events(&world.bus).await;
+        let before = until("the server is back", PATIENCE, events).await?;
         let more = random.random_range(EVENTS_PER_FAULT);
         until("orders go on", SETTLE, async || {
             let events = order_events(&world.bus).await?;

@@ -176,3 +176,64 @@ fn write_down(event: &Event, tour: &Tour, way: &str) -> Result {
 fn van(town: &str) -> String {
     format!("van/{town}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ship(host: &mut testing::Host, order: &str) -> Result<testing::Effects> {
+        host.deliver(shipping, command("shipping.ship", order))
+    }
+
+    fn command(subject: &str, order: &str) -> testing::EventBuilder {
+        let command = testing::event(&format!("{subject}.{order}")).key(order);
+        command
+            .header("Saga-Id", order)
+            .data(r#"{"town":"ulm","door":"open"}"#)
+    }
+
+    /// Subjects and payloads of what is emitted once the courier of an order is back.
+    fn back(host: &mut testing::Host, order: &str) -> Vec<String> {
+        let event = testing::event(&format!("courier.back.{order}")).key(order);
+        let effects = host.deliver(shipping, event.data(r#"{"delivered":true}"#));
+        let emitted = effects.expect("handled").emitted.into_iter();
+        emitted
+            .map(|one| format!("{} {}", one.subject, String::from_utf8_lossy(&one.data)))
+            .collect()
+    }
+
+    #[test]
+    fn the_next_one_waits_for_the_van() {
+        let mut host = testing::Host::new();
+        ship(&mut host, "7").expect("handled");
+        let waits = ship(&mut host, "8").expect_err("the van is out");
+        assert_eq!(waits.reason(), "waits for lock \"van/ulm\"");
+        let shipped = back(&mut host, "7");
+        assert_eq!(shipped.last().expect("an answer"), "shipping.shipped.7 1");
+        ship(&mut host, "8").expect("handled");
+    }
+
+    #[test]
+    fn who_lost_the_van_does_not_bring_it_back() {
+        let mut host = testing::Host::new();
+        ship(&mut host, "7").expect("handled");
+        host.break_lock("van/ulm");
+        ship(&mut host, "8").expect("handled");
+        assert_eq!(
+            back(&mut host, "7"),
+            [r#"shipping.refused.7 "the courier was lost""#]
+        );
+        assert_eq!(host.lock_holder("van/ulm"), Some("8"));
+    }
+
+    #[test]
+    fn who_is_recalled_brings_back_the_van_and_nothing_else_happens() {
+        let mut host = testing::Host::new();
+        ship(&mut host, "7").expect("handled");
+        let recall = command("shipping.recall", "7");
+        let effects = host.deliver(shipping, recall).expect("handled");
+        assert_eq!(effects.emitted[0].subject, "shipping.recalled.7");
+        assert_eq!(host.lock_holder("van/ulm"), None);
+        assert!(back(&mut host, "7").is_empty());
+    }
+}
