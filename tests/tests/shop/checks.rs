@@ -1,5 +1,5 @@
-//! What has to hold of the books, whatever was killed. Each check is a sentence; `TAMPERED` has a forgery for each of them,
-//! which it has to find.
+//! What has to hold of the books, whatever was killed. Each check is a sentence, and has a forgery that it has to
+//! find: none of them holds by accident.
 
 use std::collections::{BTreeMap, BTreeSet};
 
