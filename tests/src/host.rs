@@ -60,11 +60,14 @@ pub struct Launch {
     pub replicas: usize,
     /// Further arguments of `weir run`.
     pub more: Vec<String>,
-    data: Arc<TempDir>,
+    /// Where hosts keep compiled code: a folder of the test's own, unless it says otherwise.
+    pub data: PathBuf,
+    _own_data: Arc<TempDir>,
 }
 
 impl Launch {
     pub fn new(nats: &str, ledger: &str, subjects: &str, plugins: &Path) -> Result<Launch> {
+        let own_data = Arc::new(TempDir::new()?);
         Ok(Launch {
             nats: nats.into(),
             ledger: ledger.into(),
@@ -74,7 +77,8 @@ impl Launch {
             http: "127.0.0.1:0".into(),
             replicas: 1,
             more: Vec::new(),
-            data: Arc::new(TempDir::new()?),
+            data: own_data.path().into(),
+            _own_data: own_data,
         })
     }
 
@@ -119,7 +123,7 @@ impl Launch {
             .args(["--subjects", &self.subjects, "--name", &self.name])
             .args(["--http", &self.http, "--replicas", &self.replicas.to_string()])
             .arg("--data")
-            .arg(self.data.path())
+            .arg(&self.data)
             .args(&self.more);
         if self.plugins != Path::new("") {
             command.arg("--plugins").arg(&self.plugins);
@@ -128,10 +132,11 @@ impl Launch {
     }
 }
 
-/// Starts `weir up PLUGINS` in the folder `at`, and waits for its ready line.
-pub async fn up(plugins: &Path, at: &Path) -> Result<Host> {
+/// Starts `weir up PLUGINS --ledger …` in the folder `at`, and waits for its ready line.
+pub async fn up(plugins: &Path, ledger: &str, at: &Path) -> Result<Host> {
     let mut command = Command::new(weir_binary()?);
     command.arg("up").arg(plugins).current_dir(at);
+    command.args(["--ledger", ledger]);
     let host = Host::spawn(command, "up", "")?;
     host.ready().await?;
     Ok(host)

@@ -173,7 +173,7 @@ async fn up_is_a_whole_system_and_leaves_nothing_behind() -> Result<()> {
     let plugins = Plugins::new()?;
     plugins.put("rotations", "1.0.0", ROTATIONS, ROTATIONS_MANIFEST)?;
     let folder = TempDir::new()?;
-    let up = host::up(plugins.path(), folder.path()).await?;
+    let up = host::up(plugins.path(), "DEV", folder.path()).await?;
     let servers = up.children()?;
     ensure!(!servers.is_empty(), "it started no server of its own");
     ensure!(
@@ -197,7 +197,7 @@ async fn up_takes_in_what_a_handler_has_gained() -> Result<()> {
     let plugins = Plugins::new()?;
     let folder = TempDir::new()?;
     plugins.put("rotations", "1.0.0", ROTATIONS, ROTATIONS_MANIFEST)?;
-    let up = host::up(plugins.path(), folder.path()).await?;
+    let up = host::up(plugins.path(), "DEV", folder.path()).await?;
     ensure!(up.interrupt().await? == Some(0));
 
     let more = ROTATIONS_MANIFEST
@@ -205,7 +205,7 @@ async fn up_takes_in_what_a_handler_has_gained() -> Result<()> {
         .replace("FLIGHTS", "MOVES")
         .replace("flights.>", "moves.>");
     plugins.put("rotations-2", "1.0.0", ROTATIONS, &more)?;
-    let up = host::up(plugins.path(), folder.path()).await?;
+    let up = host::up(plugins.path(), "DEV", folder.path()).await?;
     up.readyz(200, "").await?;
     up.says("extra.*").await?;
     let url = server_of(&up)?;

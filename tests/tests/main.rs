@@ -31,6 +31,7 @@ mod readme;
 mod replay;
 mod restart;
 mod sagas;
+mod shop;
 mod simulation;
 mod state_size;
 mod timers;

@@ -1,5 +1,5 @@
-//! The README is true: every command that it shows is run, on what the commands before
-//! it left, and the handler that it shows whole is the example it links to.
+//! The README is true, and so is that of the shop: every command that they show is run, on what the commands
+//! before it left, and the handler that the README shows whole is the example it links to.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use tempfile::TempDir;
 use weir_tests::bus::{Bus, Outgoing};
-use weir_tests::host::{self, Launch, Weir};
+use weir_tests::host::{self, Host, Launch, Weir};
 use weir_tests::plugins::repository;
 use weir_tests::{PATIENCE, until};
 
 /// What `cargo xtask test` is, or runs itself: this test is a part of it.
-const BY_XTASK: [&str; 2] = ["cargo xtask demo", "cargo xtask test"];
+const BY_XTASK: [&str; 4] = [
+    "cargo xtask demo",
+    "cargo xtask test",
+    "cargo xtask shop",
+    "cargo xtask plugins",
+];
 
 /// What `weir_new.rs` runs, which takes the time of a build.
 const BY_WEIR_NEW: [&str; 4] = [
@@ -24,9 +29,52 @@ const BY_WEIR_NEW: [&str; 4] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_the_readme_works() -> Result<()> {
-    let plugins = repository().join("plugins");
+    let (up, run) = follow("README.md", "plugins", "DEV").await?;
+    ensure!(run >= 8, "only {run} commands were found in the README");
+    let cells = up.weir.cells("rotations", "N14228").await?;
+    ensure!(cells.get("n").map(String::as_str) == Some("1"), "{cells:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_shop_works() -> Result<()> {
+    let (up, run) = follow("examples/shop/README.md", "examples/shop", "SHOP").await?;
+    ensure!(run >= 10, "only {run} commands were found");
+    // As the page says: one order ends well, and the other one gives everything back.
+    for (order, end, payment) in [
+        ("7", r#""end":"Shipped""#, r#""cents":600"#),
+        ("8", r#""end":"Cancelled""#, r#""cents":0"#),
+    ] {
+        until(&format!("order {order} has {end}"), PATIENCE, async || {
+            let cells = up.weir.cells("orders", order).await?;
+            ensure!(cells["aggregate"].contains(end), "{cells:?}");
+            Ok(())
+        })
+        .await?;
+        let cells = up.weir.cells("payments", order).await?;
+        ensure!(cells["aggregate"].contains(payment), "{cells:?}");
+    }
+    ensure!(up.weir.cells("stock", "tea").await?["shelf"] == r#"{"left":3,"held":{"7":2}}"#);
+    until("the other team has heard of both tours", PATIENCE, async || {
+        let ways = up.bus.messages("FLEET").await?;
+        ensure!(ways == 4, "{ways}");
+        Ok(())
+    })
+    .await
+}
+
+/// A development system on which the commands of a page were run.
+struct Up {
+    _folder: TempDir,
+    _host: Host,
+    bus: Bus,
+    weir: Weir,
+}
+
+/// Runs the commands that a page shows, with `weir up` on a folder of handlers, and says how many they were.
+async fn follow(page: &str, handlers: &str, ledger: &str) -> Result<(Up, usize)> {
     let folder = TempDir::new()?;
-    let up = host::up(&plugins, folder.path()).await?;
+    let up = host::up(&repository().join(handlers), ledger, folder.path()).await?;
     let url = up
         .stderr()
         .split_once("nats-server on ")
@@ -34,13 +82,13 @@ async fn every_command_of_the_readme_works() -> Result<()> {
         .map(|(url, _)| url.to_owned())
         .context("`weir up` does not say where its server is")?;
     let bus = Bus::connect(&url).await?;
-    let weir = Weir::new(&url, "DEV");
+    let weir = Weir::new(&url, ledger);
 
     let mut run = 0;
-    for command in commands()? {
+    for command in commands(page)? {
         if BY_XTASK.contains(&command.as_str())
             || BY_WEIR_NEW.contains(&command.as_str())
-            || command == "weir up plugins"
+            || command == format!("weir up {handlers}")
             || command.starts_with("export ")
         {
             continue;
@@ -51,9 +99,25 @@ async fn every_command_of_the_readme_works() -> Result<()> {
             ["nats", "pub", subject, payload] => {
                 bus.publish(Outgoing::new(subject, payload)).await?;
             }
+            [
+                "nats",
+                "stream",
+                "add",
+                stream,
+                "--subjects",
+                subjects,
+                "--defaults",
+            ] => {
+                bus.source(stream, subjects).await?;
+            }
             ["weir", "run", ..] => starts(&url, &words[2..]).await?,
             // What was published just now has to be handled first.
-            ["weir", "state" | "dead-letters", "get" | "list" | "show", ..] => {
+            [
+                "weir",
+                "state" | "sagas" | "dead-letters",
+                "get" | "list" | "show",
+                ..,
+            ] => {
                 until(&command, PATIENCE, async || {
                     weir.run(&with_path(&words[1..])).await?.exits(0)
                 })
@@ -66,15 +130,17 @@ async fn every_command_of_the_readme_works() -> Result<()> {
                     .exits(0)
                     .with_context(|| command.clone())?;
             }
-            _ => bail!("the README shows `{command}`, which no test runs"),
+            _ => bail!("{page} shows `{command}`, which no test runs"),
         }
         run += 1;
     }
-    ensure!(run >= 8, "only {run} commands were found in the README");
-
-    let cells = weir.cells("rotations", "N14228").await?;
-    ensure!(cells.get("n").map(String::as_str) == Some("1"), "{cells:?}");
-    Ok(())
+    let up = Up {
+        _folder: folder,
+        _host: up,
+        bus,
+        weir,
+    };
+    Ok((up, run))
 }
 
 #[test]
@@ -117,7 +183,7 @@ async fn every_command_that_is_shown_exists() -> Result<()> {
             .any(|line| line.split_whitespace().next() == Some(command))
     };
     let mut pages = pages()?;
-    for folder in ["guest-sdk", "plugins"] {
+    for folder in ["guest-sdk", "plugins", "examples"] {
         collect(&repository().join(folder), &mut pages)?;
     }
     let mut shown = 0;
@@ -144,9 +210,14 @@ async fn every_command_that_is_shown_exists() -> Result<()> {
 /// The pages that explain Weir itself.
 fn pages() -> Result<Vec<PathBuf>> {
     let root = repository();
-    let mut pages = ["README.md", "ARCHITECTURE.md", "wit/README.md"]
-        .map(|page| root.join(page))
-        .to_vec();
+    let mut pages = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "wit/README.md",
+        "examples/shop/README.md",
+    ]
+    .map(|page| root.join(page))
+    .to_vec();
     collect(&root.join("docs"), &mut pages)?;
     Ok(pages)
 }
@@ -193,9 +264,9 @@ fn block<'a>(text: &'a str, fence: &str) -> Result<&'a str> {
     Ok(rest.split("```").next().unwrap_or_default())
 }
 
-/// Lines that begin with `$ ` in the README's `console` blocks.
-fn commands() -> Result<Vec<String>> {
-    let readme = fs::read_to_string(repository().join("README.md"))?;
+/// Lines that begin with `$ ` in a page's `console` blocks.
+fn commands(page: &str) -> Result<Vec<String>> {
+    let readme = fs::read_to_string(repository().join(page))?;
     let blocks = readme
         .split("```console\n")
         .skip(1)

@@ -340,10 +340,17 @@ async fn rotations_counts_what_a_host_would_count() -> Result<()> {
 /// Every example does with its events what is written beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_does_what_it_says() -> Result<()> {
-    let examples = repository().join("plugins");
     let mut folders = Vec::new();
-    for parent in ["", "c", "go", "javascript", "python", "typescript"] {
-        for entry in fs::read_dir(examples.join(parent))? {
+    for parent in [
+        "plugins",
+        "plugins/c",
+        "plugins/go",
+        "plugins/javascript",
+        "plugins/python",
+        "plugins/typescript",
+        "examples/shop",
+    ] {
+        for entry in fs::read_dir(repository().join(parent))? {
             folders.push(entry?.path());
         }
     }
@@ -354,7 +361,7 @@ async fn every_example_does_what_it_says() -> Result<()> {
         ensure!(compared, "{}: {output:?}", folder.display());
         output.exits(0)?;
     }
-    ensure!(folders.len() >= 14, "{folders:?}");
+    ensure!(folders.len() >= 21, "{folders:?}");
     Ok(())
 }
 

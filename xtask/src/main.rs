@@ -64,6 +64,15 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Sets up, runs examples/shop on orders of which many fail, kills all that it runs on, and checks the books
+    Shop {
+        /// How many
+        #[arg(long, default_value_t = 3_000)]
+        orders: usize,
+        /// Of orders and faults; a failed run prints its own
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Sets up and measures; the arguments are those of weir-bench
     Bench {
         /// Compares guest languages instead, and writes the table of docs/languages.md
@@ -82,6 +91,7 @@ fn main() -> ExitCode {
         Command::Test => test::command(),
         Command::Demo(arguments) => demo::command(&arguments),
         Command::Chaos { minutes, seed } => test::chaos(minutes, seed),
+        Command::Shop { orders, seed } => test::shop(orders, seed),
         Command::Bench { languages, arguments } => bench::command(languages, &arguments),
     };
     match result {

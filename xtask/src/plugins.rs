@@ -2,8 +2,8 @@
 //!
 //! A guest is a folder with a `handler.toml`. Those in Rust are members of a cargo
 //! workspace; folder, package and component have one name. Those in another
-//! language are in a folder of that language, and have a Makefile. Cargo and make
-//! know what is up to date.
+//! language are in a folder of that language, and have a Makefile; those of the shop
+//! are all beside each other. Cargo and make know what is up to date.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,16 @@ use clap::ValueEnum;
 use crate::languages::{self, Language, rust};
 use crate::{exec, root};
 
+/// A system of handlers in several languages; also a workspace of those in Rust.
+pub const SHOP: &str = "examples/shop";
+
 /// Workspaces of guests in Rust: the examples, and those that only tests use. Those in
 /// another language are beside them, in a folder of that language.
-pub const WORKSPACES: [&str; 2] = ["plugins", "tests/fixtures/guests"];
+pub const WORKSPACES: [&str; 3] = ["plugins", SHOP, "tests/fixtures/guests"];
 
 pub struct Guest {
     pub language: Language,
-    /// As on the command line: `rotations`, `python/rotations`.
+    /// As on the command line: `rotations`, `python/rotations`, `shop/orders`.
     pub name: String,
     pub folder: PathBuf,
 }
@@ -76,7 +79,7 @@ fn build_rust(guests: &[Guest]) -> Result<Vec<PathBuf>> {
     if guests.is_empty() {
         return Ok(Vec::new());
     }
-    // One folder for both workspaces: they share the standard library and the SDK.
+    // One folder for all workspaces: they share the standard library and the SDK.
     let target = root().join("target/guests");
     let compiler = rust::compiler()?;
     let mut components = Vec::new();
@@ -90,13 +93,14 @@ fn build_rust(guests: &[Guest]) -> Result<Vec<PathBuf>> {
             continue;
         }
         for guest in wanted {
+            let package = file_name(&guest.folder);
             // Alone: built together, all would have the SDK's features that one of them asks for.
             let mut cargo = compiler.build();
             cargo.current_dir(&workspace).env("CARGO_TARGET_DIR", &target);
-            exec::run(cargo.args(["--locked", "--package", &guest.name]))?;
-            let file = format!("{}.wasm", guest.name.replace('-', "_"));
+            exec::run(cargo.args(["--locked", "--package", &package]))?;
+            let file = format!("{}.wasm", package.replace('-', "_"));
             let built = target.join(rust::TARGET).join("release").join(file);
-            let component = guest.folder.join(format!("{}.wasm", guest.name));
+            let component = guest.folder.join(format!("{package}.wasm"));
             copy_if_new(&built, &component)?;
             components.push(component);
         }
@@ -114,40 +118,84 @@ pub fn rotations() -> Result<Vec<Guest>> {
 /// Every guest of the repository.
 fn all() -> Result<Vec<Guest>> {
     let mut guests = Vec::new();
-    for workspace in WORKSPACES {
-        guests.extend(guests_in(&root().join(workspace), Language::Rust)?);
-    }
-    for language in Language::value_variants() {
-        for workspace in WORKSPACES {
-            let folder = root().join(workspace).join(language.name());
-            if folder.is_dir() {
-                guests.extend(guests_in(&folder, *language)?);
-            }
-        }
-    }
-    Ok(guests)
-}
-
-fn guests_in(parent: &Path, language: Language) -> Result<Vec<Guest>> {
-    let entries = fs::read_dir(parent).with_context(|| format!("cannot read {}", parent.display()))?;
-    let mut guests = Vec::new();
-    for entry in entries {
-        let folder = entry?.path();
-        if let (true, Some(name)) = (folder.join("handler.toml").is_file(), folder.file_name()) {
-            let name = name.to_string_lossy();
-            let name = match language {
-                Language::Rust => name.into_owned(),
-                other => format!("{}/{name}", other.name()),
-            };
+    for workspace in WORKSPACES.into_iter().filter(|workspace| *workspace != SHOP) {
+        let workspace = root().join(workspace);
+        for folder in guests_in(&workspace)? {
+            let name = file_name(&folder);
             guests.push(Guest {
-                language,
+                language: Language::Rust,
                 name,
                 folder,
             });
         }
+        for language in Language::value_variants() {
+            let parent = workspace.join(language.name());
+            if !parent.is_dir() {
+                continue;
+            }
+            for folder in guests_in(&parent)? {
+                guests.push(Guest {
+                    language: *language,
+                    name: format!("{}/{}", language.name(), file_name(&folder)),
+                    folder,
+                });
+            }
+        }
     }
-    guests.sort_by(|a, b| a.name.cmp(&b.name));
+    guests.extend(shop()?);
     Ok(guests)
+}
+
+/// The handlers of the shop: also what `cargo xtask shop` builds.
+pub fn shop() -> Result<Vec<Guest>> {
+    let folders = guests_in(&root().join(SHOP))?.into_iter();
+    let guests = folders.map(|folder| {
+        Ok(Guest {
+            language: language_of(&folder)?,
+            name: format!("shop/{}", file_name(&folder)),
+            folder,
+        })
+    });
+    guests.collect()
+}
+
+/// What a handler is written in, where its place does not say so.
+fn language_of(folder: &Path) -> Result<Language> {
+    let name = file_name(folder);
+    let signs = [
+        ("Cargo.toml".to_owned(), Language::Rust),
+        ("go.mod".to_owned(), Language::Go),
+        ("handler.ts".to_owned(), Language::Typescript),
+        ("handler.js".to_owned(), Language::Javascript),
+        (format!("{name}.py"), Language::Python),
+        (format!("{name}.c"), Language::C),
+    ];
+    let found = signs.into_iter().find(|(file, _)| folder.join(file).is_file());
+    let (_, language) = found.with_context(|| {
+        format!(
+            "{} has no file that says its language, such as go.mod or handler.ts",
+            folder.display()
+        )
+    })?;
+    Ok(language)
+}
+
+/// Folders of guests in a folder, in the order of their names.
+fn guests_in(parent: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(parent).with_context(|| format!("cannot read {}", parent.display()))?;
+    let folders: std::io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut folders = folders?;
+    folders.retain(|folder| folder.join("handler.toml").is_file());
+    folders.sort();
+    Ok(folders)
+}
+
+fn file_name(folder: &Path) -> String {
+    folder
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// The component that a folder's `handler.toml` names.

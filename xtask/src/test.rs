@@ -1,4 +1,5 @@
-//! `cargo xtask test`: all that must hold before a change is taken. `cargo xtask chaos`: for longer than that.
+//! `cargo xtask test`: all that must hold before a change is taken. `cargo xtask chaos` and `cargo xtask shop`: two
+//! of its tests, for longer than that.
 
 use std::time::Instant;
 
@@ -63,13 +64,26 @@ pub fn command() -> Result<()> {
 
 /// The test of that name, for longer.
 pub fn chaos(minutes: f64, seed: Option<u64>) -> Result<()> {
-    let server = setup::nats_server()?;
     plugins::build(&["rotations".into()], &[])?;
+    longer("chaos::", ("WEIR_CHAOS_MINUTES", minutes.to_string()), seed)
+}
+
+/// The test of that name, with more orders.
+pub fn shop(orders: usize, seed: Option<u64>) -> Result<()> {
+    setup::postgresql()?;
+    let handlers: Vec<String> = plugins::shop()?.into_iter().map(|guest| guest.name).collect();
+    plugins::build(&handlers, &[])?;
+    longer("shop::", ("WEIR_SHOP_ORDERS", orders.to_string()), seed)
+}
+
+/// Runs the tests of a file, with a variable that says how much of it.
+fn longer(tests: &str, much: (&str, String), seed: Option<u64>) -> Result<()> {
+    let server = setup::nats_server()?;
     exec::build_all()?;
     let mut test = exec::cargo();
     test.current_dir(root())
         .env(setup::NATS_SERVER_VARIABLE, &server)
-        .env("WEIR_CHAOS_MINUTES", minutes.to_string());
+        .env(much.0, much.1);
     if let Some(seed) = seed {
         test.env("WEIR_SEED", seed.to_string());
     }
@@ -80,7 +94,7 @@ pub fn chaos(minutes: f64, seed: Option<u64>) -> Result<()> {
         "--locked",
         "--test",
         "all",
-        "chaos::",
+        tests,
         "--",
         "--nocapture",
     ]))

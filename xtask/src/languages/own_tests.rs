@@ -1,5 +1,5 @@
-//! The tests that SDKs and examples have in their own language. Those in Rust
-//! are part of the workspace.
+//! The tests that SDKs and examples have in their own language. That of the SDK in Rust
+//! is part of the workspace.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::{Language, Variables, make_target};
-use crate::{exec, root};
+use crate::{exec, plugins, root};
 
 /// Runs what a language has.
 ///
@@ -17,7 +17,16 @@ use crate::{exec, root};
 pub fn run(language: Language, variables: &Variables) -> Result<()> {
     let at = |folder: &str| root().join(folder);
     match language {
-        Language::Rust => Ok(()),
+        Language::Rust => {
+            for examples in ["plugins", plugins::SHOP] {
+                let mut cargo = exec::cargo();
+                // The folder in which they are built for Wasm, too.
+                let target = at("target/guests");
+                cargo.current_dir(at(examples)).env("CARGO_TARGET_DIR", target);
+                exec::run(cargo.args(["test", "--locked"]))?;
+            }
+            Ok(())
+        }
         Language::C => {
             make_target(&at("guest-sdk/c/tests"), variables, "test")?;
             make_target(&at("plugins/c/window"), variables, "test")
@@ -30,25 +39,29 @@ pub fn run(language: Language, variables: &Variables) -> Result<()> {
                 go.env("GOPROXY", "off").env("GOTOOLCHAIN", "local");
                 exec::run(go.args([verb, "./weir/..."]))?;
             }
-            make_target(&at("plugins/go/sessions"), variables, "test")
+            make_target(&at("plugins/go/sessions"), variables, "test")?;
+            make_target(&at("examples/shop/stock"), variables, "test")
         }
         Language::Javascript => {
             let sdk = at("guest-sdk/javascript");
             let mut node = program(tool(variables, "NODE")?, &sdk, variables);
             exec::run(node.arg("--test").args(files(&sdk.join("test"), ".test.js")?))?;
-            make_target(&at("plugins/javascript/orders"), variables, "test")
+            make_target(&at("plugins/javascript/orders"), variables, "test")?;
+            make_target(&at("examples/shop/couriers"), variables, "test")
         }
         Language::Typescript => {
             let tsc = tool(variables, "JS_TOOLS")?.join("node_modules/typescript/bin/tsc");
             let sdk = at("guest-sdk/javascript");
             let mut node = program(tool(variables, "NODE")?, &sdk, variables);
-            exec::run(node.arg(tsc).args(["--noEmit", "-p", "test/types"]))
+            exec::run(node.arg(tsc).args(["--noEmit", "-p", "test/types"]))?;
+            make_target(&at("examples/shop/sales"), variables, "test")
         }
         Language::Python => {
             let sdk = at("guest-sdk/python");
             let mut own = program("python3".into(), &sdk, variables);
             exec::run(own.args(["-m", "unittest", "discover", "tests"]))?;
-            make_target(&at("plugins/python/reviews"), variables, "test")
+            make_target(&at("plugins/python/reviews"), variables, "test")?;
+            make_target(&at("examples/shop/payments"), variables, "test")
         }
     }
 }

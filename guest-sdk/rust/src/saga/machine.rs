@@ -15,7 +15,8 @@
 //!
 //! 1. A command goes out once per attempt, and attempts are counted in the state.
 //! 2. One timer at a time, which carries what it is for: one for anything else is ignored.
-//! 3. A step *refused* did not happen. A step *not answered* may have happened: its own compensation
+//! 3. A step *refused* did not happen, unless a later attempt is under way: goods may have come in
+//!    meanwhile, and that one is answered, too. A step *not answered* may have happened: its own compensation
 //!    runs first. The last step has none: without an answer the saga is stuck, because forward and
 //!    back may both be wrong, and a person decides.
 //! 4. Where the code that runs has no step of a name, the saga is stuck until some other code has.
@@ -52,8 +53,8 @@ pub(super) struct Attempt {
 #[derive(Debug, Clone)]
 pub(super) enum Input {
     Answered(Act, String),
-    /// With what the answer says.
-    Refused(Act, String, String),
+    /// Which attempt, if the answer says so, and why.
+    Refused(Act, String, Option<u32>, String),
     Timer(Attempt),
     Control(Control),
 }
@@ -95,7 +96,7 @@ pub(super) fn apply<D>(state: State<D>, plan: &Plan, input: Input, now: u64) -> 
     let mut machine = Machine::new(state, plan, now);
     match input {
         Input::Answered(act, step) => machine.answered(act, &step),
-        Input::Refused(act, step, why) => machine.refused(act, &step, &why),
+        Input::Refused(act, step, attempt, why) => machine.refused(act, &step, attempt, &why),
         Input::Timer(attempt) => machine.timer(&attempt),
         Input::Control(Control::Retry) => machine.retry(),
         Input::Control(Control::Compensate) => machine.give_up_by_operator(),
@@ -172,10 +173,17 @@ impl<'a, D> Machine<'a, D> {
         }
     }
 
-    fn refused(&mut self, act: Act, step: &str, why: &str) {
+    fn refused(&mut self, act: Act, step: &str, attempt: Option<u32>, why: &str) {
         let Some(index) = self.waits_for(act, step) else {
             return self.ignore(format!("nobody waits for a refusal of {}", named(act, step)));
         };
+        let last = self.number(index, act);
+        if let Some(attempt) = attempt.filter(|attempt| *attempt < last) {
+            let step = named(act, step);
+            return self.ignore(format!(
+                "attempt {attempt} at {step} was refused, and attempt {last} is waited for"
+            ));
+        }
         let why: String = why.chars().take(DETAIL_CHARS_MAX).collect();
         if act == Act::Run {
             return self.fail(index, &why, format!("{step} was refused: {why}"));

@@ -240,7 +240,15 @@ impl<D: Serialize + DeserializeOwned> Saga<D> {
                 }
                 Ok(Input::Answered(act, name))
             }
-            Some(define::Means::Refused) => Ok(Input::Refused(act, name, reason(event))),
+            Some(define::Means::Refused) => {
+                let attempt = event.header(SAGA_ATTEMPT).map(str::parse).transpose();
+                Ok(Input::Refused(
+                    act,
+                    name,
+                    attempt.or_reject(SAGA_ATTEMPT)?,
+                    reason(event),
+                ))
+            }
             None if self.is_beginning(event) => Err("the saga has begun before".into()),
             None => Err("no step waits for it".into()),
         })

@@ -84,7 +84,7 @@ impl<'a> Run<'a> {
         let (state, actions) = apply(self.state.clone(), self.plan, input.clone(), self.now);
         self.state = state;
         let waited_for = match &input {
-            Input::Answered(act, step) | Input::Refused(act, step, _) => before
+            Input::Answered(act, step) | Input::Refused(act, step, ..) => before
                 .current()
                 .is_some_and(|(index, current)| current == *act && before.steps[index].name == *step),
             Input::Timer(attempt) => self.timer.as_ref() == Some(attempt),
@@ -204,7 +204,8 @@ fn inputs(plan: &Plan, numbers: u32) -> Vec<Input> {
     for step in &plan.steps {
         for act in [Act::Run, Act::Compensate] {
             all.push(Input::Answered(act, step.name.clone()));
-            all.push(Input::Refused(act, step.name.clone(), "no".into()));
+            let attempts = [None, Some(1)].into_iter();
+            all.extend(attempts.map(|attempt| Input::Refused(act, step.name.clone(), attempt, "no".into())));
             all.extend((1..=numbers).map(|number| {
                 Input::Timer(Attempt {
                     step: step.name.clone(),
@@ -307,7 +308,7 @@ proptest! {
             let input = match (event, current) {
                 (Happens::Anything(index), _) => Some(index.get(&inputs).clone()),
                 (Happens::Answer, Some((step, act))) => Some(Input::Answered(act, step)),
-                (Happens::Refusal, Some((step, act))) => Some(Input::Refused(act, step, "no".into())),
+                (Happens::Refusal, Some((step, act))) => Some(Input::Refused(act, step, None, "no".into())),
                 (Happens::Deadline, _) => run.timer.clone().map(Input::Timer),
                 _ => None,
             };
@@ -350,7 +351,7 @@ proptest! {
         while let Some((index, act)) = run.state.current() {
             let step = run.state.steps[index].name.clone();
             match act == Act::Run && index == refused {
-                true => run.apply(Input::Refused(act, step, "no".into())),
+                true => run.apply(Input::Refused(act, step, None, "no".into())),
                 false => run.apply(Input::Answered(act, step)),
             }
         }
@@ -413,7 +414,7 @@ fn running_sagas_keep_the_steps_they_began_with() {
     );
 
     // On its way back, a step that this code cannot undo stops it just so.
-    let refused = Input::Refused(Act::Run, "s2".into(), "no".into());
+    let refused = Input::Refused(Act::Run, "s2".into(), None, "no".into());
     let (state, _) = apply(state, &one, refused, 0);
     assert_eq!(state.status, Status::Stuck);
     let (state, actions) = apply(state, &two, Input::Control(Control::Retry), 0);
@@ -578,6 +579,33 @@ fn a_seat_that_nobody_answers_for_is_freed() {
             r#"trips.ended.7 {"saga":"trip","id":"7","status":"compensated","reason":"seat: no answer in 2 attempts","waits_for":null}"#
         ]
     );
+}
+
+/// It was refused, and asked for again since the refusal was late; meanwhile there is a seat. Who goes back at
+/// the refusal leaves it booked.
+#[test]
+fn a_refusal_does_not_decide_a_later_attempt() {
+    let answer = |subject: &str, attempt: &str| {
+        let answer = testing::event(subject).data("12").header(SAGA_STEP, "seat");
+        answer.header(SAGA_ATTEMPT, attempt)
+    };
+    let asked_twice = || {
+        let mut world = World::new();
+        world.waits(Duration::from_millis(1_500));
+        world.said();
+        world.hears(answer("seats.full.7", "1"));
+        assert!(world.said()[0].contains("attempt 1 at seat was refused, and attempt 2 is waited for"));
+        assert_eq!(world.saga().status, Status::Running);
+        world
+    };
+    let mut world = asked_twice();
+    world.hears(answer("seats.booked.7", "2"));
+    assert_eq!(world.said(), ["weather.ask.7 12"]);
+
+    let mut world = asked_twice();
+    world.hears(answer("seats.full.7", "2"));
+    assert_eq!(world.saga().status, Status::Compensated);
+    assert_eq!(world.saga().steps[0].compensation_attempts, 0);
 }
 
 #[test]
