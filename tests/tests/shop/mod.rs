@@ -97,6 +97,11 @@ async fn disturb(world: &mut World, seed: u64, over: &Cell<bool>) -> Result<()> 
     Ok(())
 }
 
+async fn finish(world: &mut World, orders: usize) -> Result<()> {
+    world.replayed().await?;
+    at_rest(world, orders).await
+}
+
 /// Waits until nothing is left to do anywhere.
 async fn at_rest(world: &World, orders: usize) -> Result<()> {
     let bus = &world.bus;
@@ -145,7 +150,7 @@ async fn the_books_are_right_whatever_happens() -> Result<()> {
         Ok(())
     };
     let ran = match tokio::try_join!(placing, disturb(&mut world, seed, &over)) {
-        Ok(_) => at_rest(&world, orders).await,
+        Ok(_) => finish(&mut world, orders).await,
         Err(error) => Err(error),
     };
     if ran.is_err() {

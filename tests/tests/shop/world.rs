@@ -7,9 +7,10 @@ use anyhow::{Result, ensure};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use serde_json::json;
+use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use weir_tests::bus::Bus;
-use weir_tests::host::{Host, Launch, Weir};
+use weir_tests::host::{Host, Launch, Output, Weir};
 use weir_tests::nats::NatsServer;
 use weir_tests::plugins::{component, repository};
 use weir_tests::postgres::{Postgres, service};
@@ -38,6 +39,9 @@ const COMPILED: &str = "shop-compiled";
 /// So soon that nothing that is handed on a second time would be known to the other team's stream.
 const DUPLICATE_WINDOW: Duration = Duration::from_millis(100);
 
+/// The handler of the read model: its rows are not to be written again when it is rebuilt.
+const REPLAYED: &str = "sales";
+
 /// How long hosts and servers are away. Longer than a step of a saga waits, at times.
 const AWAY_MS: std::ops::Range<u64> = 100..2_500;
 
@@ -50,6 +54,8 @@ pub struct Done {
     server_kills: u32,
     sink_kills: u32,
     postgres_crashes: u32,
+    /// Of the handler of the read model.
+    replays: u32,
 }
 
 pub struct World {
@@ -63,6 +69,8 @@ pub struct World {
     /// Hosts that there ever were.
     started: u32,
     sink: Host,
+    /// A replay under way. What happens to servers may end the command, and not what it has begun.
+    replay: Option<JoinHandle<Result<Output>>>,
 }
 
 impl World {
@@ -92,6 +100,7 @@ impl World {
             launch,
             hosts: Vec::new(),
             started: 0,
+            replay: None,
         };
         // The first one compiles what is deployed, and the others find it compiled.
         world.start_host()?;
@@ -103,10 +112,34 @@ impl World {
         Ok(world)
     }
 
+    /// Somebody finds that a projection should be rebuilt, whatever else is going on.
+    fn somebody_replays(&mut self) {
+        if self.replay.as_ref().is_none_or(JoinHandle::is_finished) {
+            let weir = self.weir.clone();
+            self.replay = Some(tokio::spawn(async move { weir.run(&["replay", REPLAYED]).await }));
+            self.done.replays += 1;
+        }
+    }
+
+    /// What was begun is brought to its end.
+    pub async fn replayed(&mut self) -> Result<()> {
+        let Some(replay) = self.replay.take() else {
+            return Ok(());
+        };
+        let ended = replay.await??;
+        if ended.code != Some(0) {
+            self.weir.run(&["replay", REPLAYED]).await?.exits(0)?;
+        }
+        Ok(())
+    }
+
     /// One fault, and its end.
     pub async fn something_happens(&mut self, random: &mut StdRng) -> Result<()> {
         let host = random.random_range(0..self.hosts.len());
         let away = Duration::from_millis(random.random_range(AWAY_MS));
+        if random.random_bool(0.3) {
+            self.somebody_replays();
+        }
         match random.random_range(0..100) {
             0..30 => {
                 self.hosts.swap_remove(host).kill().await?;
