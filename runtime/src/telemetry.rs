@@ -34,8 +34,9 @@ pub fn start(format: Format, level: LevelFilter) -> anyhow::Result<()> {
         })?,
         _ => EnvFilter::default()
             .add_directive(level.into())
-            // Says again, as INFO, what we say of the connection ourselves.
-            .add_directive("async_nats=warn".parse()?),
+            // Says again, as INFO or with each try as ERROR, what we say of the connection ourselves.
+            .add_directive("async_nats=warn".parse()?)
+            .add_directive("async_nats::connector=off".parse()?),
     };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -26,7 +26,7 @@ const KEYS: usize = 300;
 const EVENTS: usize = 100;
 
 /// How long a run goes on where nobody says.
-const MINUTES: f64 = 0.5;
+const MINUTES: f64 = 1.0;
 
 /// How long the hosts have, after the last fault, to do what is left.
 const SETTLE: Duration = Duration::from_secs(120);

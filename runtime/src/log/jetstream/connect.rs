@@ -1,7 +1,7 @@
 //! Connecting, and the oldest server that will do.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_nats::{Event, ServerError};
 use tokio::sync::{broadcast, watch};
@@ -50,6 +50,24 @@ pub enum ConnectError {
     },
 }
 
+/// Why the last try to connect failed: said once, not with each try.
+#[derive(Default)]
+struct Failures(Mutex<Option<String>>);
+
+impl Failures {
+    fn is_news(&self, reason: &str) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = last.as_deref() != Some(reason);
+        *last = Some(reason.to_owned());
+        news
+    }
+
+    /// The next one is news.
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 /// Connects in the background, now and whenever the connection breaks, for
 /// ever: a host can start while NATS is down. [`super::Log::connected`] and
 /// [`JetStream::wait_connected`] tell whether it stands.
@@ -60,11 +78,21 @@ pub async fn connect(options: ConnectOptions) -> Result<JetStream, ConnectError>
     let (connects, connects_seen) = watch::channel(0);
     let (denied, _) = broadcast::channel(DENIED_WAITING_MAX);
     let denied_events = denied.clone();
+    let failures = Failures::default();
     let mut client = async_nats::ConnectOptions::new()
         .retry_on_initial_connect()
         .event_callback(move |event| {
             match event {
-                Event::Connected => connects.send_modify(|n| *n += 1),
+                Event::Connected => {
+                    connects.send_modify(|n| *n += 1);
+                    failures.forget();
+                }
+                Event::ClientError(error) => {
+                    let reason = error.to_string();
+                    if failures.is_news(&reason) {
+                        tracing::warn!(reason, "not connected to NATS yet; trying again");
+                    }
+                }
                 Event::ServerError(ServerError::Other(text)) => {
                     tracing::warn!(error = %text, "NATS reports an error");
                     if let Some(subject) = denied_subject(&text) {
@@ -257,6 +285,15 @@ mod tests {
         ] {
             assert_eq!(without_credentials(url), shown);
         }
+    }
+
+    #[test]
+    fn a_failure_is_news_once_until_connected() {
+        let failures = Failures::default();
+        let news = ["refused", "refused", "timeout", "refused"].map(|reason| failures.is_news(reason));
+        assert_eq!(news, [true, false, true, true]);
+        failures.forget();
+        assert!(failures.is_news("refused"));
     }
 
     #[test]
