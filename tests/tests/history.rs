@@ -379,19 +379,26 @@ async fn an_event_that_failed_then_is_not_taken_twice() -> Result<()> {
     let _host = system.launch.start().await?;
     let failed = system.tell("k", "add n 1\nfill c 1 2000").await?;
     system.dead_letter("probe", &failed).await?;
+    // And once more when it was redriven.
+    let redrive = ["dead-letters", "redrive", "probe", &failed];
+    system.weir.run(&redrive).await?.exits(0)?;
+    system.dead_letter("probe", &failed).await?;
     system.tell("k", "add n 10").await?;
     let before = settle(&system, 1, "events.marks", "before").await?;
-    let before = Moment::take(&system, &["probe"], &["k"], vec![before.to_string()]).await?;
-    system.plugins.put("probe", "2.0.0", PROBE, &large)?;
-    until("version 2.0.0 runs", PATIENCE, async || {
-        let handler = system.weir.handler("probe").await?;
-        ensure!(handler["version"] == "2.0.0", "{handler}");
-        Ok(())
-    })
-    .await?;
+    let points = vec![before.to_string(), now()?];
+    let before = Moment::take(&system, &["probe"], &["k"], points).await?;
+    let goes_over = async |version: &str, manifest: &str| {
+        system.plugins.put("probe", version, PROBE, manifest)?;
+        until(&format!("version {version} runs"), PATIENCE, async || {
+            let handler = system.weir.handler("probe").await?;
+            ensure!(handler["version"] == version, "{handler}");
+            Ok(())
+        })
+        .await
+    };
+    goes_over("2.0.0", &large).await?;
     // It is a dead letter still.
     before.check(&system).await?;
-    let redrive = ["dead-letters", "redrive", "probe", &failed];
     system.weir.run(&redrive).await?.exits(0)?;
     until("the redriven event is handled", PATIENCE, async || {
         let (cells, _) = cells(&system, "probe", "k", None).await?;
@@ -403,8 +410,13 @@ async fn an_event_that_failed_then_is_not_taken_twice() -> Result<()> {
     let points = vec![after.to_string(), now()?];
     let after = Moment::take(&system, &["probe"], &["k"], points).await?;
     for moment in [&before, &after] {
-        moment.check(&system).await?;
+        let said = moment.check(&system).await?;
+        ensure!(!said.contains("failed here"), "{said}");
     }
+    // What failed by the code of today, and not in its time, is said.
+    goes_over("3.0.0", &small).await?;
+    let (_, said) = cells(&system, "probe", "k", Some(&now()?)).await?;
+    ensure!(said.contains("failed here and is not in it"), "{said}");
     Ok(())
 }
 

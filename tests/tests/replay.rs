@@ -127,6 +127,12 @@ async fn a_replay_is_interrupted_taken_up_and_cancelled() -> Result<()> {
     // From the second event on: two of three.
     weir.run(&["replay", "probe", "--from", "2"]).await?.exits(0)?;
     ensure!(weir.cells("probe", "k").await?["n"] == "2");
+    let past = ["state", "get", "probe", "k", "n", "--at", "EVENTS:3"];
+    let past = weir.run(&past).await?.exits(0)?;
+    ensure!(
+        past.stdout == "2" && past.stderr.contains("was rebuilt on"),
+        "{past:?}"
+    );
     system.tell("k", "add n 1\nshow n out.n").await?;
     let emitted: Vec<String> = system
         .emitted("out.n", 4)

@@ -18,6 +18,9 @@ use crate::state::query;
 /// Digits of a digest that are shown.
 const DIGEST_SHOWN: usize = 12;
 
+/// Events that failed while state was folded, each shown with its reason.
+const FAILURES_SHOWN: usize = 3;
+
 const EXAMPLES: &str = "\
 Examples:
   weir state get rotations N14228             every cell of a key
@@ -187,6 +190,28 @@ fn notes(folded: &Folded, handler: &str) -> Vec<String> {
             folded.versions
         ));
     }
+    if let Some(time_ms) = folded.rebuilt {
+        notes.push(format!(
+            "{handler} was rebuilt on {} (`weir replay`): this is what it makes of these events since then, and not what \
+             was seen before",
+            print::time(time_ms.saturating_mul(1_000_000))
+        ));
+    }
+    for (event, reason) in folded.failed_here.iter().take(FAILURES_SHOWN) {
+        notes.push(format!(
+            "{event} failed here and is not in it ({reason}); that it failed in its time is not known"
+        ));
+    }
+    if folded.failed_here.len() > FAILURES_SHOWN {
+        notes.push(format!("{} events failed here in all", folded.failed_here.len()));
+    }
+    if folded.tied > 0 {
+        notes.push(format!(
+            "{} committed together with timers or events of other sources, or before the first commit record that is left: they have \
+             the order of their times",
+            count(folded.tied, "event")
+        ));
+    }
     if let Some(event) = &folded.ahead {
         notes.push(format!(
             "{handler} has not committed {event} yet: this is what its state will be"
@@ -216,12 +241,6 @@ fn notes(folded: &Folded, handler: &str) -> Vec<String> {
             "{} of the key (dead letters that were redriven, what an operator told a saga) not in it: those before them are \
              no longer in the ledger",
             count(folded.said as u64, "message")
-        ));
-    }
-    if folded.dead_letters > 0 {
-        notes.push(format!(
-            "{} failed for good; if any was redriven, what came of it is not in it",
-            count(folded.dead_letters, "event")
         ));
     }
     notes

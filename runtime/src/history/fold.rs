@@ -15,12 +15,13 @@ use super::turns::Turns;
 use crate::commit::record::Record;
 use crate::deployment::artifacts::Artifacts;
 use crate::deployment::plugins::Deployed;
-use crate::deployment::registry::{Registered, Registry};
+use crate::deployment::registry::{Desired, Registered, Registry};
 use crate::dispatch::context::source_names;
 use crate::handler::{Answers, CodeCache};
 use crate::log::Log;
 use crate::model::event::FiredTimer;
 use crate::model::key::partition;
+use crate::model::pattern;
 use crate::model::subjects::{HandlerNames, ledger_internal};
 use crate::source::decode::{Decoded, Decoder, Queued};
 use crate::stage::{Outcome, Setup, Stage};
@@ -29,9 +30,10 @@ use crate::state::query;
 /// How much later than it is due a server may fire a timer, in nanoseconds: up to 0.6 s was seen (PROTOCOL rule 5).
 const FIRES_LATE_NS: u64 = 1_000_000_000;
 
-/// Timers that fire at one moment of virtual time. A handler that sets one for a moment that has passed, whenever
-/// it fires, would never end.
+/// Timers that fire within one second of virtual time. A handler that sets one for a moment that has passed, or is
+/// about to, whenever it fires, would never end.
 const FIRES_AT_ONCE_MAX: usize = 10_000;
+const AT_ONCE_NS: u64 = 1_000_000_000;
 
 /// Why a handler cannot be given its events again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +48,8 @@ pub enum Error {
     )]
     Shares(String),
     #[error(
-        "timer {name} of key {key} fired {FIRES_AT_ONCE_MAX} times at one moment, since it is set for a time that has \
-         passed: how often it fired by then is nowhere kept"
+        "timer {name} of key {key} fired {FIRES_AT_ONCE_MAX} times within a second, since it is set for a time that has \
+         passed, or is about to: how often it fired by then is nowhere kept"
     )]
     Timers { key: String, name: String },
 }
@@ -74,8 +76,12 @@ pub struct Folded {
     pub revision: u64,
     /// Pairs of component and manifest that this handler was deployed with, as far as the registry remembers.
     pub versions: usize,
-    /// Events that failed for good here.
-    pub dead_letters: u64,
+    /// Since when (Unix milliseconds) it is a generation that was rebuilt: before, another state was seen.
+    pub rebuilt: Option<u64>,
+    /// Events that failed for good here, and are not known to have failed in their time, with the reason.
+    pub failed_here: Vec<(String, String)>,
+    /// Events whose place among those of other sources is not known: they have the order of their times.
+    pub tied: u64,
     /// Whether the ledger still has all that it ever had of the partition: timers fired when they really did, and what
     /// was redriven and what operators said is in it.
     pub whole: bool,
@@ -103,10 +109,18 @@ pub async fn fold(
     let registry = Registry::of(log, wanted.ledger);
     let Registered { revision, deployment } = registry.deployed(wanted.handler).await?;
     let history = registry.history(wanted.handler).await?;
-    let versions: BTreeSet<(&str, &str)> = history
+    let since_removal = history.iter().rev().map(|registered| &registered.deployment);
+    let since_removal: Vec<_> = since_removal
+        .take_while(|earlier| earlier.desired != Desired::Removed)
+        .collect();
+    let is_rebuilt = since_removal
         .iter()
-        .map(|registered| &registered.deployment)
-        .filter(|earlier| earlier.generation == deployment.generation)
+        .any(|earlier| earlier.generation != deployment.generation);
+    let this_one = since_removal
+        .iter()
+        .rfind(|earlier| earlier.generation == deployment.generation);
+    let versions: BTreeSet<(&str, &str)> = since_removal
+        .iter()
         .map(|earlier| (&*earlier.digest, &*earlier.manifest))
         .collect();
     let mut folded = Folded {
@@ -114,6 +128,7 @@ pub async fn fold(
         digest: deployment.digest.clone(),
         revision,
         versions: versions.len(),
+        rebuilt: this_one.filter(|_| is_rebuilt).map(|first| first.time_ms),
         ..Folded::default()
     };
     let names = HandlerNames::new(wanted.ledger, wanted.handler, deployment.generation);
@@ -157,12 +172,22 @@ pub async fn fold(
     let sources: Vec<&str> = source_names(&manifest).collect();
     let turns = Turns::read(log, &names, number, &sources);
     // Of an event of another partition, this one's records say nothing.
-    let ours = match (bound.event, event) {
-        (Some((source, _)), Some(event)) => {
-            let decoded = stage.decoders()[source].decode(event);
-            matches!(decoded, Decoded::Event(of, _) if of == number)
+    let (ours, is_of_key) = match (bound.event, event) {
+        (Some((source, sequence)), Some(event)) => {
+            let (decoded, subject) = (stage.decoders()[source].decode(event.clone()), &event.subject);
+            let had = begun[source].begin.is_some_and(|begin| sequence >= begin);
+            let is_read = begun[source]
+                .filters
+                .iter()
+                .any(|filter| pattern::matches(filter, subject));
+            match decoded {
+                Decoded::Event(of, queued) if of == number => {
+                    (true, had && is_read && *queued.event.key == *wanted.key)
+                }
+                _ => (false, false),
+            }
         }
-        _ => false,
+        _ => (false, false),
     };
     let inputs = Inputs::open(log, wanted.key, (bound, ours), inputs, turns, progress).await?;
     let folding = Folding {
@@ -175,7 +200,13 @@ pub async fn fold(
         at_once: (0, 0),
         folded: &mut folded,
     };
-    folding.run(inputs).await?;
+    let reached = folding.run(inputs).await?;
+    if let (Some((source, sequence)), false, true) = (bound.event, reached, is_of_key) {
+        bail!(
+            "the server that was asked for stream {} does not have message {sequence} yet; repeat the command",
+            sources[source]
+        );
+    }
 
     // Whatever went meanwhile may be what was to be read next.
     for source in &begun {
@@ -246,11 +277,13 @@ struct Folding<'a> {
 }
 
 impl Folding<'_> {
-    async fn run(mut self, mut inputs: Inputs<'_>) -> anyhow::Result<()> {
+    /// Returns whether the event that is the bound was among them.
+    async fn run(mut self, mut inputs: Inputs<'_>) -> anyhow::Result<bool> {
         self.folded.whole = self.own.first.is_some();
-        let mut last = None;
+        let (mut last, mut reached) = (None, false);
         while let Some((partition, queued)) = inputs.next().await? {
             last = Some((usize::from(queued.event.source), queued.event.offset));
+            reached |= last == self.bound.event;
             // A redriven event keeps its time; when it came is when it was stored.
             self.pass(queued.stored).await?;
             self.take(partition, queued).await?;
@@ -267,10 +300,12 @@ impl Folding<'_> {
         });
         self.folded.cells = cells.map(Iterator::collect).unwrap_or_default();
         self.folded.expiring = inputs.expiring;
+        self.folded.tied = inputs.tied;
         if !self.folded.whole {
-            self.folded.said = self.own.said;
+            let said = self.own.said.iter();
+            self.folded.said = said.filter(|time| **time <= self.bound.time).count();
         }
-        Ok(())
+        Ok(reached)
     }
 
     /// Lets time pass; timers fire when they are due, where nobody knows better.
@@ -281,7 +316,7 @@ impl Folding<'_> {
         while let Some(fired) = self.stage.next_fired(to, &BTreeSet::new()).await? {
             let due = self.stage.now();
             self.at_once = match self.at_once {
-                (moment, times) if moment == due => (moment, times + 1),
+                (moment, times) if due.saturating_sub(moment) < AT_ONCE_NS => (moment, times + 1),
                 _ => (due, 1),
             };
             if self.at_once.1 > FIRES_AT_ONCE_MAX {
@@ -316,7 +351,11 @@ impl Folding<'_> {
             };
             timer.generation = live.generation;
         }
-        if !is_second && self.own.failed.contains(&id) {
+        let has_failed = match is_second {
+            false => self.own.failed.contains(&id),
+            true => self.own.failed_again.contains(&offset),
+        };
+        if has_failed {
             queued.refused = Some("it failed when it came to its turn".into());
         }
         let is_timer = queued.event.timer.is_some();
@@ -338,6 +377,10 @@ impl Folding<'_> {
     }
 
     fn came_of_it(&mut self, outcome: &Outcome) {
-        self.folded.dead_letters += u64::from(outcome.dead_letter.is_some());
+        if let Some(letter) = &outcome.dead_letter {
+            self.folded
+                .failed_here
+                .push((letter.id.clone(), letter.reason.clone()));
+        }
     }
 }

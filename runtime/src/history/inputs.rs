@@ -97,6 +97,8 @@ pub struct Inputs<'a> {
     progress: &'a mut dyn FnMut(u64, u64),
     /// Streams some of whose messages go by themselves.
     pub expiring: BTreeSet<String>,
+    /// Events that were handed out while another source had one of the same turn: by their times.
+    pub tied: u64,
 }
 
 impl<'a> Inputs<'a> {
@@ -136,6 +138,7 @@ impl<'a> Inputs<'a> {
             found,
             progress,
             expiring: BTreeSet::new(),
+            tied: 0,
         })
     }
 
@@ -149,15 +152,20 @@ impl<'a> Inputs<'a> {
                 self.fill(index).await?;
             }
         }
-        let turns = &self.turns;
-        let first = self.inputs.iter_mut().filter_map(|input| {
+        let place = |input: &Input| {
             let (_, queued) = input.waiting.front()?;
             let source = usize::from(queued.event.source);
-            let turn = turns.of(source, queued.event.offset);
-            Some(((turn, queued.stored, source), input))
-        });
-        let first = first.min_by_key(|(place, _)| *place);
-        Ok(first.and_then(|(_, input)| input.waiting.pop_front()))
+            let turn = self.turns.of(source, queued.event.offset);
+            Some((turn, queued.stored, source))
+        };
+        let places: Vec<_> = self.inputs.iter().map(place).collect();
+        let Some(first) = places.iter().flatten().min().copied() else {
+            return Ok(None);
+        };
+        let same_turn = places.iter().flatten().filter(|(turn, ..)| *turn == first.0);
+        self.tied += u64::from(same_turn.count() > 1);
+        let input = places.iter().position(|place| *place == Some(first));
+        Ok(input.and_then(|input| self.inputs[input].waiting.pop_front()))
     }
 
     async fn fill(&mut self, index: usize) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 //! Timers that fired, redriven dead letters and what operators said are messages of the ledger, and are removed together
 //! with old records (`dispatch/term/upkeep`). As long as the first record of the partition is there, so are they.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::commit::record::Record;
 use crate::dead_letters::DeadLetters;
@@ -21,8 +21,10 @@ pub struct Own {
     /// Ids of events that are known to have failed for good when they came to their turn: those of dead
     /// letters that are there, or were redriven.
     pub failed: BTreeSet<String>,
-    /// Messages of the key that are redriven events or what operators said.
-    pub said: usize,
+    /// Offsets of redriven events that are known to have failed once more.
+    pub failed_again: BTreeSet<u64>,
+    /// When messages of the key were stored that are redriven events or what operators said.
+    pub said: Vec<u64>,
 }
 
 impl Own {
@@ -43,8 +45,11 @@ impl Own {
             let is_first = Record::decode(&stored)?.previous == 0;
             own.first = is_first.then_some(stored.sequence);
         }
+        // By id, those that are there now, and the last time that each was redriven.
+        let (mut letters, mut redriven) = (BTreeMap::new(), BTreeMap::new());
         for found in DeadLetters::new(log, names).list().await? {
             if found.letter.key == key {
+                letters.insert(found.letter.id.clone(), found.sequence);
                 own.failed.insert(found.letter.id);
             }
         }
@@ -54,6 +59,11 @@ impl Own {
                 .scan(&names.ledger, &names.redriven(partition), from, PAGE)
                 .await?;
             let Some(last) = page.last() else {
+                let failed_once_more = redriven
+                    .into_iter()
+                    .filter(|(id, offset)| letters.get(id).is_some_and(|letter| letter > offset));
+                own.failed_again
+                    .extend(failed_once_more.map(|(_, offset)| offset));
                 return Ok(own);
             };
             from = last.sequence + 1;
@@ -62,8 +72,11 @@ impl Own {
                     continue;
                 };
                 if *queued.event.key == *key {
-                    own.said += 1;
-                    own.failed.insert(queued.event.id());
+                    own.said.push(queued.stored);
+                    let id = queued.event.id();
+                    own.failed.insert(id.clone());
+                    // Who is redriven once more has failed in between.
+                    own.failed_again.extend(redriven.insert(id, queued.event.offset));
                 }
             }
         }

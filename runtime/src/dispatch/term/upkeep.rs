@@ -167,9 +167,11 @@ impl Term<'_> {
                 (names.fired(partition), internal + 1),
                 (names.redriven(partition), internal + 1),
             ] {
-                // What is left over costs room, nothing else; the next purge takes it along.
+                // What is left over costs room, nothing else; the next purge takes it along. Records go first:
+                // while the first one is there, so is all the rest (`history/own`).
                 if let Err(error) = log.purge(&names.ledger, &subject, below).await {
                     warn!(subject, %error, "what is of no use any more could not be purged");
+                    return;
                 }
             }
         });
