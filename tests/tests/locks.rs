@@ -92,6 +92,8 @@ async fn critical_sections_do_not_overlap() -> Result<()> {
     let mut inside: BTreeMap<String, u64> = BTreeMap::new();
     let mut highest: BTreeMap<String, u64> = BTreeMap::new();
     let (mut entered, mut lost) = (0, 0);
+    // When each was left, and how long the next one waited for it from then on.
+    let (mut left, mut waited) = (BTreeMap::new(), Vec::new());
     for message in system.bus.read(LEDGER, "out.>").await? {
         let mut tokens = message.subject.split('.').skip(1);
         let (van, what) = (
@@ -110,6 +112,8 @@ async fn critical_sections_do_not_overlap() -> Result<()> {
             entered += 1;
             ensure!(token > before, "{at}: token {token} after {before}");
             inside.insert(van.to_owned(), token);
+            let since = left.remove(van);
+            waited.extend(since.map(|since: u64| message.time.saturating_sub(since)));
         } else {
             // One that found its lock given up, and free, has taken it anew to leave.
             ensure!(
@@ -117,9 +121,17 @@ async fn critical_sections_do_not_overlap() -> Result<()> {
                 "{at}: token {token} left after {before} had entered"
             );
             inside.remove(van);
+            left.insert(van.to_owned(), message.time);
         }
     }
     ensure!(entered == sections, "{entered} entered");
+    waited.sort_unstable();
+    let ms = |ns: Option<&u64>| ns.map_or(0.0, |ns| *ns as f64 / 1e6);
+    println!(
+        "from one leaving to the next entering: median {:.1} ms, longest {:.1} ms",
+        ms(waited.get(waited.len() / 2)),
+        ms(waited.last())
+    );
     println!(
         "{sections} sections in {:.1} s, {:.0} a second; {lost} found their lock taken after it had expired; none overlapped",
         took.as_secs_f64(),
