@@ -25,6 +25,17 @@ pub enum Error {
     Refused { partition: u32, reason: String },
 }
 
+impl Error {
+    /// Whether the same call may succeed later, without anybody's doing.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Refused { .. } => true,
+            Error::Log(error) => error.is_transient(),
+            Error::Record(_) => false,
+        }
+    }
+}
+
 /// What becomes of the state of a partition that ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {

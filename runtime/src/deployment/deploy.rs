@@ -3,16 +3,15 @@
 
 use super::artifacts::{self, Artifacts};
 use super::plugins::Deployed;
-use super::rebuild;
 use super::registry::{
     Deployment, Desired, Error as RegistryError, FORMAT, Generations, Registered, Registry, check_rebuild,
     check_successor, generation_after, now_ms,
 };
 use super::signature::Signature;
-use crate::commit::record::Author;
-use crate::commit::tombstone;
-use crate::log::{self, AppendError, Log};
-use crate::model::subjects::{HandlerNames, bucket_stream};
+use super::{generation, rebuild};
+use crate::commit::tombstone::State;
+use crate::log::{self, Log};
+use crate::model::subjects::HandlerNames;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,7 +29,7 @@ pub enum Error {
     )]
     OutboxWaits { name: String, partitions: usize },
     #[error(transparent)]
-    Tombstone(#[from] tombstone::Error),
+    Generation(#[from] generation::Error),
     #[error(
         "handler {0} was rebuilt, and not all of its partitions have gone over to the new generation yet: try again in a \
          moment, or drop its state with --purge-state"
@@ -43,18 +42,12 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later, without anybody's doing.
     pub fn is_transient(&self) -> bool {
-        let append =
-            |error: &AppendError| matches!(error, AppendError::Unknown(_) | AppendError::Busy { .. });
-        let log = |error: &log::Error| matches!(error, log::Error::Unavailable(_));
         match self {
-            Error::Registry(RegistryError::Overtaken(_)) | Error::NotThrough(_) => true,
-            Error::Registry(RegistryError::Append(error))
-            | Error::Artifact(artifacts::Error::Append(error)) => append(error),
-            Error::Registry(RegistryError::Log(error))
-            | Error::Artifact(artifacts::Error::Log(error))
-            | Error::Log(error) => log(error),
-            Error::Tombstone(tombstone::Error::Refused { .. }) => true,
-            Error::Tombstone(tombstone::Error::Log(error)) => log(error),
+            Error::NotThrough(_) => true,
+            Error::Registry(error) => error.is_transient(),
+            Error::Artifact(artifacts::Error::Append(error)) => error.is_transient(),
+            Error::Artifact(artifacts::Error::Log(error)) | Error::Log(error) => error.is_transient(),
+            Error::Generation(error) => error.is_transient(),
             Error::Rebuild(error) => error.is_transient(),
             _ => false,
         }
@@ -101,7 +94,7 @@ pub async fn deploy(
         .as_ref()
         .is_some_and(|before| before.deployment.generation < generation);
     if is_new {
-        generation = rebuild::unused(log, ledger, &found.manifest.name, generation).await?;
+        generation = generation::unused(log, ledger, &found.manifest.name, generation).await?;
     }
     if let Some(before) = &before
         && before.deployment.generation == generation
@@ -216,36 +209,15 @@ pub async fn remove(
             registry.put(&removed, Some(&latest)).await?
         }
     };
+    let removed = Registered { revision, ..latest };
     let state = match purge_state {
-        true => tombstone::State::Purged,
-        false => tombstone::State::Kept,
+        true => State::Purged,
+        false => State::Kept,
     };
-    let author = Author {
-        partitions,
-        key_rule: manifest.key.describe(),
-        digest: latest.deployment.digest.clone(),
-        manifest_revision: revision,
-        host: by.into(),
-    };
-    for partition in 0..partitions {
-        let (_, below) = tombstone::end(log, &names, &author, partition, state).await?;
-        log.purge(ledger, &names.record(partition), below).await?;
-    }
-    if let Some(replaced) = latest.deployment.generations.replaced {
-        let removed = Registered {
-            revision,
-            ..latest.clone()
-        };
-        rebuild::purge(log, ledger, &removed, replaced, by).await?;
-    }
-    for rest in [names.timers_all(), names.fired_all(), names.redriven_all()] {
-        log.purge(ledger, &rest, u64::MAX).await?;
-    }
-    if purge_state {
-        log.purge(ledger, &names.dead_letters_all(), u64::MAX).await?;
-        log.purge(ledger, &names.outbox_all(), u64::MAX).await?;
-        log.purge(&bucket_stream(ledger), &names.bucket_all(), u64::MAX)
-            .await?;
+    let deployment = &removed.deployment;
+    generation::end(log, ledger, &removed, deployment.generation, by, state).await?;
+    if let Some(replaced) = deployment.generations.replaced {
+        generation::end(log, ledger, &removed, replaced, by, State::Purged).await?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@
 //! * [`compile`]: from both to a program.
 //! * [`artifacts`], [`registry`]: where deployments are kept.
 //! * [`signature`]: who vouches for one.
+//! * [`generation`]: how a handler's time ends, and which number the next one has.
 //! * [`rebuild`]: a generation that is rebuilt beside the one that runs.
 //! * [`deploy`]: deploying, rolling back, removing.
 
@@ -19,6 +20,7 @@ pub mod artifacts;
 pub mod compile;
 pub mod deploy;
 pub mod folder;
+pub mod generation;
 pub mod manifest;
 pub mod plugins;
 pub mod rebuild;

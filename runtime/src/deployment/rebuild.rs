@@ -11,15 +11,16 @@
 
 use std::collections::BTreeMap;
 
+use super::generation;
 use super::manifest::Manifest;
 use super::registry::{
     Deployment, Desired, Error as RegistryError, Generations, Rebuild, Registered, Registry,
 };
-use crate::commit::record::{self, Author, Record};
-use crate::commit::tombstone;
+use crate::commit::record::{self, Record};
+use crate::commit::tombstone::State;
 use crate::log::{self, Log, Start};
 use crate::model::position::{INTERNAL_SOURCE, Position};
-use crate::model::subjects::{HandlerNames, bucket_stream};
+use crate::model::subjects::HandlerNames;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -30,7 +31,7 @@ pub enum Error {
     #[error(transparent)]
     Record(#[from] record::Error),
     #[error(transparent)]
-    Tombstone(#[from] tombstone::Error),
+    Generation(#[from] generation::Error),
     /// What was asked for cannot be meant, or not now.
     #[error("handler {name} cannot be rebuilt: {why}")]
     Refused { name: String, why: String },
@@ -40,12 +41,10 @@ impl Error {
     /// Whether the same call may succeed later, without anybody's doing.
     pub fn is_transient(&self) -> bool {
         match self {
-            Error::Registry(RegistryError::Overtaken(_)) => true,
-            Error::Registry(RegistryError::Log(error))
-            | Error::Log(error)
-            | Error::Tombstone(tombstone::Error::Log(error)) => matches!(error, log::Error::Unavailable(_)),
-            Error::Tombstone(tombstone::Error::Refused { .. }) => true,
-            _ => false,
+            Error::Registry(error) => error.is_transient(),
+            Error::Log(error) => error.is_transient(),
+            Error::Generation(error) => error.is_transient(),
+            Error::Record(_) | Error::Refused { .. } => false,
         }
     }
 }
@@ -145,9 +144,7 @@ pub async fn begin(
                 source.stream
             )));
         }
-        // Of the ledger, only Weir's own messages go, unless its events expire.
-        let may_be_gone = source.stream != ledger || stream.settings.max_age_s.is_some();
-        if from.is_none() && may_be_gone && stream.first > start.sequence + 1 {
+        if from.is_none() && stream.has_lost(start.sequence + 1, ledger) {
             return Err(refuse(format!(
                 "it began with message {} of stream {}, whose first is {} by now: state that older events have made \
                  would be missing. To rebuild it from what there is, say --from all",
@@ -158,7 +155,7 @@ pub async fn begin(
         }
         starts.insert(source.stream.clone(), start);
     }
-    let generation = unused(log, ledger, name, deployment.generation + 1).await?;
+    let generation = generation::unused(log, ledger, name, deployment.generation + 1).await?;
     let generations = Generations {
         rebuild: Some(Rebuild { generation, starts }),
         replaced: None,
@@ -207,26 +204,6 @@ async fn unfinished(
         }
     }
     Ok(None)
-}
-
-/// The first number from `generation` on that was never given to one of this handler.
-///
-/// # Errors
-/// Of the log.
-pub async fn unused(log: &dyn Log, ledger: &str, name: &str, mut generation: u64) -> Result<u64, Error> {
-    // Each that has ever been leaves its tombstones.
-    loop {
-        let names = HandlerNames::new(ledger, name, generation);
-        if log
-            .last_many(ledger, &[names.records()])
-            .await?
-            .messages
-            .is_empty()
-        {
-            return Ok(generation);
-        }
-        generation += 1;
-    }
 }
 
 /// A handler's rebuilding, if it is being rebuilt.
@@ -411,7 +388,7 @@ pub async fn clean(log: &dyn Log, ledger: &str, name: &str, by: &str) -> Result<
     if !is_through(log, ledger, &latest.deployment).await? {
         return Ok(false);
     }
-    purge(log, ledger, &latest, replaced, by).await?;
+    generation::end(log, ledger, &latest, replaced, by, State::Purged).await?;
     let generations = Generations {
         replaced: None,
         ..latest.deployment.generations.clone()
@@ -421,46 +398,6 @@ pub async fn clean(log: &dyn Log, ledger: &str, name: &str, by: &str) -> Result<
         .with(&latest.deployment.by, latest.deployment.generation, generations);
     registry.put(&cleaned, Some(&latest)).await?;
     Ok(true)
-}
-
-/// Ends all partitions of a generation, and removes everything else of it.
-///
-/// # Errors
-/// Of the log.
-pub async fn purge(
-    log: &dyn Log,
-    ledger: &str,
-    latest: &Registered,
-    generation: u64,
-    by: &str,
-) -> Result<(), Error> {
-    let manifest = latest.deployment.manifest()?;
-    let names = HandlerNames::new(ledger, &latest.deployment.name, generation);
-    let author = Author {
-        partitions: manifest.partitions,
-        key_rule: manifest.key.describe(),
-        digest: latest.deployment.digest.clone(),
-        manifest_revision: latest.revision,
-        host: by.into(),
-    };
-    for partition in 0..manifest.partitions {
-        let state = tombstone::State::Purged;
-        let (_, below) = tombstone::end(log, &names, &author, partition, state).await?;
-        log.purge(ledger, &names.record(partition), below).await?;
-    }
-    let rest = [
-        names.timers_all(),
-        names.fired_all(),
-        names.redriven_all(),
-        names.dead_letters_all(),
-        names.outbox_all(),
-    ];
-    for rest in rest {
-        log.purge(ledger, &rest, u64::MAX).await?;
-    }
-    log.purge(&bucket_stream(ledger), &names.bucket_all(), u64::MAX)
-        .await?;
-    Ok(())
 }
 
 /// The last record of each partition that has one. May lag behind the leader.

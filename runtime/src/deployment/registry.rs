@@ -117,6 +117,18 @@ pub enum Error {
     Manifest(#[from] crate::toml_file::Error),
 }
 
+impl Error {
+    /// Whether the same call may succeed later, without anybody's doing.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Overtaken(_) => true,
+            Error::Append(error) => error.is_transient(),
+            Error::Log(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
 impl Deployment {
     /// The manifest, checked again: whoever wrote it may have been another version.
     ///

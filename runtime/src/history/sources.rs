@@ -110,10 +110,7 @@ impl Begun {
         if !settings.limits_retention {
             return Err(gaps("removes messages that were read".into()));
         }
-        // Of its ledger Weir itself removes what is done with, which are no events.
-        let limited =
-            settings.max_age_s.is_some() || settings.max_messages.is_some() || settings.max_bytes.is_some();
-        if state.first > begin && (self.stream != ledger || limited) {
+        if state.has_lost(begin, ledger) {
             return Err(Error::Expired {
                 handler: handler.into(),
                 stream: self.stream.clone(),

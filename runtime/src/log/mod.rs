@@ -112,6 +112,17 @@ pub struct StreamState {
     pub settings: StreamSettings,
 }
 
+impl StreamState {
+    /// Whether events from sequence `begin` on have gone. From its ledger Weir itself removes what is done
+    /// with, which are no events: there they go only by a limit of the stream.
+    pub fn has_lost(&self, begin: u64, ledger: &str) -> bool {
+        let settings = &self.settings;
+        let limited =
+            settings.max_age_s.is_some() || settings.max_messages.is_some() || settings.max_bytes.is_some();
+        self.first > begin && (self.name != ledger || limited)
+    }
+}
+
 /// The settings of a stream that Weir sets, or checks before it trusts one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamSettings {
@@ -187,6 +198,13 @@ pub enum Error {
     Malformed { what: String, detail: String },
 }
 
+impl Error {
+    /// Whether the same call may succeed later, without anybody's doing.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Error::Unavailable(_))
+    }
+}
+
 /// Why an append was not taken, or may not have been.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -208,6 +226,13 @@ pub enum AppendError {
     /// No answer. It may have happened, or may still happen.
     #[error("no answer: {0}")]
     Unknown(String),
+}
+
+impl AppendError {
+    /// Whether the same append may succeed later, or has succeeded.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, AppendError::Unknown(_) | AppendError::Busy { .. })
+    }
 }
 
 /// The durable log. Cheap to share; every method can be called concurrently.

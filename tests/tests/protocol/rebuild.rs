@@ -42,6 +42,22 @@ async fn caught_up(world: &World, rebuilding: &Rebuilding) {
     .await;
 }
 
+/// A host with the probe, and its connection.
+async fn linked(world: &World, partitions: u32) -> (TestHost, Link) {
+    let host = world.host("a", &[probe(partitions, "")]).await;
+    let link = host.link();
+    (host, link)
+}
+
+/// Has one event handled, and the handler rebuilt up to there.
+async fn caught_up_with_one_event(world: &World) -> Rebuilding {
+    let event = world.tell("k", COUNT).await;
+    world.handled("k", 1, event).await;
+    let rebuilding = begin(world).await;
+    caught_up(world, &rebuilding).await;
+    rebuilding
+}
+
 /// Waits until a host says this of the generation that is rebuilt.
 async fn says(host: &TestHost, part: &str) {
     eventually(&format!("it says {part:?}"), async || {
@@ -128,11 +144,7 @@ async fn what_was_emitted_is_not_emitted_again() {
 #[tokio::test]
 async fn what_is_not_committed_is_not_taken_for_done() {
     let world = World::new().await;
-    let link = Link::new(&world.log);
-    let host = HostOptions::named("a")
-        .on(&link)
-        .start(&world, &[probe(2, "")])
-        .await;
+    let (host, link) = linked(&world, 2).await;
     let (slow, other) = (key_in(0, 2, 0), key_in(1, 2, 0));
     for key in [&slow, &other] {
         let event = world.tell(key, COUNT).await;
@@ -186,15 +198,8 @@ async fn what_is_not_committed_is_not_taken_for_done() {
 #[tokio::test]
 async fn a_switch_that_is_interrupted_goes_on() {
     let world = World::new().await;
-    let link = Link::new(&world.log);
-    let host = HostOptions::named("a")
-        .on(&link)
-        .start(&world, &[probe(1, "")])
-        .await;
-    let event = world.tell("k", COUNT).await;
-    world.handled("k", 1, event).await;
-    let rebuilding = begin(&world).await;
-    caught_up(&world, &rebuilding).await;
+    let (host, link) = linked(&world, 1).await;
+    let rebuilding = caught_up_with_one_event(&world).await;
     // What follows is done before the switch, and not done over again by then.
     let behind = names(2).record(0);
     let stuck = behind.clone();
@@ -233,15 +238,8 @@ async fn a_switch_that_is_interrupted_goes_on() {
 #[tokio::test]
 async fn whoever_has_not_heard_of_it_is_fenced() {
     let world = World::new().await;
-    let link = Link::new(&world.log);
-    let old = HostOptions::named("a")
-        .on(&link)
-        .start(&world, &[probe(1, "")])
-        .await;
-    let event = world.tell("k", COUNT).await;
-    world.handled("k", 1, event).await;
-    let rebuilding = begin(&world).await;
-    caught_up(&world, &rebuilding).await;
+    let (old, link) = linked(&world, 1).await;
+    let rebuilding = caught_up_with_one_event(&world).await;
     link.freeze(true);
     take_place(&world, &rebuilding).await;
     let new = world.host("b", &[probe(1, "")]).await;
@@ -264,10 +262,7 @@ async fn whoever_has_not_heard_of_it_is_fenced() {
 async fn what_was_given_up_is_waited_for() {
     let world = World::new().await;
     let host = world.host("a", &[probe(1, "")]).await;
-    let event = world.tell("k", COUNT).await;
-    world.handled("k", 1, event).await;
-    let rebuilding = begin(&world).await;
-    caught_up(&world, &rebuilding).await;
+    let rebuilding = caught_up_with_one_event(&world).await;
     let failing = world.tell("k", "reject no").await;
     world.handled("k", 1, failing).await;
     says(&host, "given up").await;
@@ -288,15 +283,8 @@ async fn what_was_given_up_is_waited_for() {
 #[tokio::test]
 async fn what_is_given_up_at_the_switch_is_handled_aloud() {
     let world = World::new().await;
-    let link = Link::new(&world.log);
-    let host = HostOptions::named("a")
-        .on(&link)
-        .start(&world, &[probe(1, "")])
-        .await;
-    let event = world.tell("k", COUNT).await;
-    world.handled("k", 1, event).await;
-    let rebuilding = begin(&world).await;
-    caught_up(&world, &rebuilding).await;
+    let (host, link) = linked(&world, 1).await;
+    let rebuilding = caught_up_with_one_event(&world).await;
     let running = names(1).record(0);
     let held = running.clone();
     // With a dead letter, which nobody can see before it is there.
@@ -383,10 +371,7 @@ async fn nothing_is_parked_that_is_done_over_again() {
 async fn what_cannot_be_repeated_is_not_deployed_meanwhile() {
     let world = World::new().await;
     let host = world.host("a", &[probe(1, "")]).await;
-    let event = world.tell("k", COUNT).await;
-    world.handled("k", 1, event).await;
-    let rebuilding = begin(&world).await;
-    caught_up(&world, &rebuilding).await;
+    caught_up_with_one_event(&world).await;
     let outbox = probe(1, "[[outbox]]\nstream = \"TEAM\"\nsubjects = [\"team.>\"]\n");
     let refused = deploy::deploy(&world.log, LEDGER, &outbox, "somebody", None, When::Always).await;
     let refused = refused
@@ -449,10 +434,7 @@ async fn what_fails_over_again_is_redriven_quietly() {
 async fn what_cannot_be_repeated_is_refused() {
     let world = World::new().await;
     let host = world.host("a", &[probe(1, "")]).await;
-    let event = world.tell("k", COUNT).await;
-    world.handled("k", 1, event).await;
-    let rebuilding = begin(&world).await;
-    caught_up(&world, &rebuilding).await;
+    let rebuilding = caught_up_with_one_event(&world).await;
     let event = world.tell("k", "timer t 1000000").await;
     world.handled("k", 1, event).await;
     says(&host, "sets a timer").await;
