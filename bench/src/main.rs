@@ -2,6 +2,7 @@
 //! directly (`native`) and by a `weir run` process (`weir`), on one nats-server, R1
 //! file storage, 200-byte events of 10,000 keys, in one run on one machine.
 //!
+//! * `process`: what Linux says of a process
 //! * `server`: the nats-server that all of it runs on
 //! * `wire`: pulls, batches and fences, as bare as they get
 //! * `fill`: the events
@@ -26,6 +27,7 @@ use crate::server::Server;
 
 mod fill;
 mod native;
+mod process;
 mod report;
 mod scale;
 mod server;
@@ -48,7 +50,7 @@ struct Args {
     #[arg(long, value_name = "NAME")]
     only: Vec<Case>,
 
-    /// Instead: rate and processor time per event of 1, 2 and 4 hosts on this machine.
+    /// Instead: rate and processor time per event of 1, 2 and 4 hosts on this machine, the best of three rounds.
     #[arg(long)]
     hosts: bool,
 

@@ -11,6 +11,8 @@ use futures::TryStreamExt;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::process;
+
 /// How long the server may take from its start to its first client.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -21,7 +23,7 @@ pub const SUBSCRIPTION_CAPACITY: usize = 1 << 17;
 /// A running nats-server, killed when this is dropped.
 pub struct Server {
     url: String,
-    _child: Child,
+    child: Child,
 }
 
 impl Server {
@@ -82,12 +84,17 @@ impl Server {
         });
         Ok(Server {
             url: format!("nats://{address}"),
-            _child: child,
+            child,
         })
     }
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Processor time that the server has used.
+    pub fn cpu(&self) -> Result<Duration> {
+        process::cpu(&self.child)
     }
 
     /// A connection of its own: reading and committing share no socket.

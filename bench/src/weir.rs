@@ -21,10 +21,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::fill;
 use crate::report::{self, Latency};
 use crate::server::Server;
 use crate::wire::{Reader, create_stream, key_of};
+use crate::{fill, process};
 
 pub const LEDGER: &str = "B1";
 pub const PARTITIONS: u32 = 16;
@@ -99,7 +99,7 @@ pub async fn rate(server: &Server, guest: Guest, events: u64, dir: &Path) -> Res
         Ok(per_s) => per_s,
         Err(error) => return Err(error.context(host.last_words().await)),
     };
-    let peak_mib = host.peak_mib().await?;
+    let peak_mib = process::peak_mib(&host.child)?;
     drop(host);
     check_output(server, guest, events).await?;
     Ok(Run { per_s, peak_mib })
@@ -158,7 +158,7 @@ pub async fn latency(server: &Server, guest: Guest, seconds: u64, dir: &Path) ->
         report::latency(ms).context("nothing was measured")
     };
     match measured.await {
-        Ok(latency) => Ok((latency, host.peak_mib().await?)),
+        Ok(latency) => Ok((latency, process::peak_mib(&host.child)?)),
         Err(error) => Err(error.context(host.last_words().await)),
     }
 }
@@ -305,54 +305,19 @@ impl Host {
         ensure!(status.split(' ').nth(1) == Some("200"), "/metrics: {status}");
         Ok(Counters {
             events: sum(body, "weir_events_total", self.guest.name),
+            groups: sum(body, "weir_groups_total", self.guest.name),
             dead_letters: sum(body, "weir_dead_letters_total", self.guest.name),
         })
     }
 
-    /// Processor time that the process has used, user and system.
+    /// Processor time that the host has used.
     pub fn cpu(&self) -> Result<Duration> {
-        /// Ticks per second of `/proc`, which is the same on every Linux.
-        const HZ: f64 = 100.0;
-        let pid = self.child.id().context("the host has ended")?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // `pid (name) state …`: user and system time are the 12th and 13th after the name.
-        let (_, rest) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
-        let ticks = |n: usize| -> Result<f64> {
-            Ok(rest
-                .split_whitespace()
-                .nth(n)
-                .context("too few fields in /proc/PID/stat")?
-                .parse()?)
-        };
-        Ok(Duration::from_secs_f64((ticks(11)? + ticks(12)?) / HZ))
+        process::cpu(&self.child)
     }
 
-    /// Resident set of the process now.
+    /// Resident set of the host now.
     pub fn resident_mib(&self) -> Result<f64> {
-        let pid = self.child.id().context("the host has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib: f64 = line
-            .and_then(|rest| rest.split_whitespace().next())
-            .context("no VmRSS")?
-            .parse()?;
-        Ok(kib / 1024.0)
-    }
-
-    /// Highest resident set of the process so far.
-    async fn peak_mib(&self) -> Result<f64> {
-        let pid = self.child.id().context("the host has ended")?;
-        let path = format!("/proc/{pid}/status");
-        let status = tokio::fs::read_to_string(&path)
-            .await
-            .with_context(|| path.clone())?;
-        let kib = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .and_then(|rest| rest.split_whitespace().next())
-            .and_then(|number| number.parse::<f64>().ok())
-            .with_context(|| format!("no VmHWM in {path}"))?;
-        Ok(kib / 1024.0)
+        process::resident_mib(&self.child)
     }
 
     /// The end of the host's log, for an error.
@@ -366,6 +331,7 @@ impl Host {
 
 pub struct Counters {
     pub events: u64,
+    pub groups: u64,
     dead_letters: u64,
 }
 
