@@ -436,6 +436,9 @@ pub async fn ensure(log: &dyn Log, config: &config::Ledger) -> Result<Ledger, Er
             }
             state => state?,
         };
+        if state.created != state.made {
+            tracing::info!(stream = %name, "a restored stream of the ledger goes by the created time of the one before");
+        }
         // Also of one just created: another host may have been first.
         findings.extend(check(&state, &wanted));
         created.push(state);
@@ -499,6 +502,7 @@ mod tests {
         StreamState {
             name: "L".into(),
             created: 1,
+            made: 1,
             first: 1,
             last: 0,
             settings,

@@ -2,6 +2,7 @@
 //! atomically. `ARCHITECTURE.md` is the map of this crate.
 
 pub mod admin;
+pub mod adopt;
 pub mod cli;
 pub mod commit;
 pub mod config;

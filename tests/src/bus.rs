@@ -278,7 +278,7 @@ impl Bus {
         Ok(())
     }
 
-    async fn api(&self, call: &str, request: Value) -> Result<Value> {
+    pub(crate) async fn api(&self, call: &str, request: Value) -> Result<Value> {
         let payload = match request {
             Value::Null => Bytes::new(),
             request => serde_json::to_vec(&request)?.into(),

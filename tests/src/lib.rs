@@ -9,6 +9,7 @@
 //! tests do not meet. Nothing here sleeps to let something happen: [`until`]
 //! asks until it has.
 
+pub mod backup;
 pub mod bus;
 pub mod check;
 pub mod host;

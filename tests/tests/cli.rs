@@ -37,6 +37,7 @@ async fn wrong_use_is_2_and_says_what_would_be_right() -> Result<()> {
         "dead-letters",
         "inspect",
         "check",
+        "adopt",
         "new",
         "test",
     ] {

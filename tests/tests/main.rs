@@ -10,6 +10,7 @@
 //! | all others | real servers and real hosts |
 
 mod activity;
+mod adopt;
 mod bad_input;
 mod chaos;
 mod cli;

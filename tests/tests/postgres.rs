@@ -675,7 +675,7 @@ async fn a_source_stops_where_it_would_lose_or_double() -> Result<()> {
     refused("has no record", &[]).await?;
     world.bus.delete(LEDGER).await?;
     world.bus.create(settings).await?;
-    refused("was deleted and created again", &[]).await
+    refused("restored from a backup, run: weir adopt LEDGER", &[]).await
 }
 
 /// Orders, and a journal of what was done to them, which shows what an upsert hides: doing it twice.
@@ -929,6 +929,18 @@ async fn a_sink_stops_where_its_stream_is_another_one() -> Result<()> {
     for n in 0..3 {
         event(n).await?;
     }
+    run(&once).await?.exits(0)?;
+    world.number_is("select count(*) from journal", 3).await?;
+
+    // Restored from a backup, it is that stream once somebody says so.
+    let backup = world.bus.backup("IMPORT").await?;
+    world.bus.delete("IMPORT").await?;
+    world.bus.restore(&backup).await?;
+    let said = run(&once).await?.exits(1)?.stderr;
+    ensure!(said.contains("weir adopt IMPORT"), "{said}");
+    let (_, update) = said.split_once("reads it: ").context("what to do")?;
+    let (update, _) = update.split_once(". Its tables").context("its end")?;
+    world.sql.batch_execute(update).await?;
     run(&once).await?.exits(0)?;
     world.number_is("select count(*) from journal", 3).await?;
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::print;
+use crate::adopt::{self, Recorded};
 use crate::config::{self, LedgerOptions, Options};
 use crate::connect;
 use crate::ledger;
@@ -237,9 +238,61 @@ async fn streams(log: &JetStream, config: &config::Ledger, write: bool, report: 
         }
     }
     let Some(replicas) = replicas else { return };
+    identities(log, name, report).await;
     durability(replicas, report);
     if write {
         probe(log, name, report).await;
+    }
+}
+
+/// Whether the ledger and the sources are the streams that positions and state were taken in.
+async fn identities(log: &JetStream, ledger: &str, report: &mut Report) {
+    let recorded = match Recorded::read(log, ledger).await {
+        Ok(recorded) => recorded,
+        Err(adopt::Error::Log(log::Error::NoStream(_))) => return, // nothing is recorded yet
+        Err(error) => return report.push(Verdict::Fail, "commit records", error.to_string(), None),
+    };
+    for stream in recorded.streams() {
+        let what = format!("identity of {stream}");
+        let state = match log.stream(stream).await {
+            Ok(state) => state,
+            Err(log::Error::NoStream(_)) => {
+                report.fail(
+                    what,
+                    "the stream does not exist any more",
+                    "restore it from a backup, or remove the handlers that read it",
+                );
+                continue;
+            }
+            Err(error) => {
+                report.warn(
+                    what,
+                    error.to_string(),
+                    format!("allow this user $JS.API.STREAM.INFO.{stream}"),
+                );
+                continue;
+            }
+        };
+        let made = print::time(state.made);
+        match recorded.expected(stream, state.created) {
+            Err(error) => report.push(Verdict::Fail, what, error.to_string(), None),
+            Ok(created) if created != state.created => report.fail(
+                what,
+                format!(
+                    "made at {made}, but positions and state are of a stream of {}",
+                    print::time(created)
+                ),
+                format!("if it was restored from a backup, run: weir adopt {stream}"),
+            ),
+            Ok(created) if created != state.made => report.ok(
+                what,
+                format!(
+                    "made at {made}, and adopted as the stream of {}",
+                    print::time(created)
+                ),
+            ),
+            Ok(_) => report.ok(what, format!("made at {made}, as partitions expect")),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::model::subjects::{FIRST_GENERATION, HandlerNames};
 use crate::trial::events;
 use crate::{connect, telemetry};
 
+mod adopt;
 mod check;
 mod dead_letters;
 mod deploy;
@@ -121,6 +122,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Checks a NATS system and a ledger, and says what to change
     Check(check::Arguments),
+    /// Goes on with a stream that was restored from a backup
+    Adopt(adopt::Arguments),
     /// Runs a service that puts the rows of a PostgreSQL outbox into the ledger
     OutboxSource(outbox_source::Arguments),
     /// Runs a service that applies events to PostgreSQL tables
@@ -186,6 +189,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => dead_letters::dead_letters(&options, command).await,
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Check(arguments) => check::check(&options, &arguments).await,
+        Command::Adopt(arguments) => adopt::adopt(&options, &arguments).await,
         Command::OutboxSource(arguments) => outbox_source::outbox_source(&options, &arguments).await,
         Command::PostgresSink(arguments) => postgres_sink::postgres_sink(&options, &arguments).await,
     }

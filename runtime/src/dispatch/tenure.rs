@@ -25,7 +25,7 @@ use crate::model::position::{INTERNAL_SOURCE, Position};
 use crate::model::subjects::bucket_stream;
 use crate::source::decode::Queued;
 use crate::state::dirty::Dirty;
-use crate::state::meta::{Mark, Meta};
+use crate::state::meta::{Doubt, Mark, Meta};
 use crate::state::replay;
 
 /// Times that meta is written again because the owner before us checkpointed in
@@ -288,46 +288,23 @@ async fn belong_together(
         }
         (Some(last), Some(meta)) => (last, meta),
     };
-    let (stored, record) = last;
     if meta.ledger_created != context.ledger_created {
         return Err(stop(format!(
-            "the state bucket belongs to an earlier ledger {}",
-            names.ledger
+            "the state bucket belongs to an earlier ledger {ledger} (if this is that ledger, restored from a backup, stop \
+             all hosts and run: weir adopt {ledger})",
+            ledger = names.ledger
         )));
     }
-    // The nonce of the record at the sequence that meta names.
-    let newest = if stored.sequence == meta.newest.record {
-        Some(record.nonce)
-    } else if stored.sequence < meta.newest.record {
-        return Err(stop(format!(
-            "ledger {} ends at record {} of partition {partition}, but the state bucket holds cells of record {}: \
-             the ledger lost acknowledged commits",
-            names.ledger, stored.sequence, meta.newest.record
-        )));
-    } else {
-        match context.log.get(&names.ledger, meta.newest.record).await? {
-            Some(there) if *there.subject == names.record(partition) => Some(
-                Record::decode(&there)
-                    .map_err(|e| Failure::Stopped(e.to_string()))?
-                    .nonce,
-            ),
-            // Something else is stored where the record was.
-            Some(_) => None,
-            // A purge stops at the watermark, which is not beyond the newest: another
-            // owner has come so far since meta was read.
-            None => {
-                return Err(Failure::Unavailable(format!(
-                    "record {}, which the state bucket was written from, is gone; reading again",
-                    meta.newest.record
-                )));
-            }
-        }
-    };
-    if newest != Some(meta.newest.nonce) {
-        return Err(stop(format!(
-            "record {} of ledger {} is not the one that the state bucket was written from",
-            meta.newest.record, names.ledger
-        )));
+    let (stored, record) = last;
+    match meta
+        .is_of(&*context.log, names, partition, (stored, record))
+        .await
+    {
+        Ok(()) => {}
+        Err(Doubt::Log(error)) => return Err(error.into()),
+        Err(error @ Doubt::Record(_)) => return Err(Failure::Stopped(error.to_string())),
+        Err(error @ Doubt::Gone(_)) => return Err(Failure::Unavailable(error.to_string())),
+        Err(error @ (Doubt::Lost { .. } | Doubt::Other { .. })) => return Err(stop(error.to_string())),
     }
     Ok(Some(meta))
 }

@@ -103,8 +103,11 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamState {
     pub name: String,
-    /// Unix time in nanoseconds.
+    /// Its identity: when it was created, as Unix time in nanoseconds. Of one that was restored from a
+    /// backup and adopted (`weir adopt`), when the stream was created that the backup is of.
     pub created: u64,
+    /// When the server made it: other than `created` only where it was adopted.
+    pub made: u64,
     /// First sequence that is still stored (`last + 1` in an empty stream).
     pub first: u64,
     /// Last sequence ever given, 0 in a new stream.

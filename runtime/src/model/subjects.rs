@@ -138,6 +138,21 @@ pub fn artifacts_stream(ledger: &str) -> String {
     format!("OBJ_weir_{ledger}_artifacts")
 }
 
+/// The commit records of all handlers.
+pub fn records(ledger: &str) -> String {
+    format!("$WEIR.{ledger}.c.>")
+}
+
+/// Whose commit records are on a subject: the handler, in one generation, and the partition.
+pub fn parse_record(ledger: &str, subject: &str) -> Option<(HandlerNames, u32)> {
+    let rest = subject.strip_prefix(&format!("$WEIR.{ledger}.c."))?;
+    let mut tokens = rest.split('.');
+    let (handler, generation) = (tokens.next()?, tokens.next()?.parse().ok()?);
+    let partition = tokens.next()?.parse().ok()?;
+    let whole = tokens.next().is_none();
+    whole.then(|| (HandlerNames::new(ledger, handler, generation), partition))
+}
+
 /// The names that belong to one handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerNames {
@@ -324,5 +339,7 @@ mod tests {
             Some((7, "k".into(), None))
         );
         assert_eq!(names.parse_cell(&names.meta(7)), None);
+        assert_eq!(parse_record("L", &names.record(7)), Some((names, 7)));
+        assert_eq!(parse_record("L", "$WEIR.L.t.h.3.7"), None);
     }
 }

@@ -60,6 +60,8 @@ impl Unsound {
 pub struct Checked {
     pub state: StreamState,
     pub unsound: BTreeMap<Position, Unsound>,
+    /// Positions at which the stream has the very message that was read.
+    pub seen: usize,
 }
 
 /// Checks `positions` against the stream as its leader has it now.
@@ -83,16 +85,20 @@ pub async fn check(
     }
     let reads = to_read.into_iter().map(|position| async move {
         let there = log.get(stream, position.sequence).await?;
-        let differs = there.is_some_and(|message| message.time != position.stored);
-        Ok::<_, Error>(differs.then_some((position, Unsound::OtherMessage)))
+        let same = there.map(|message| message.time == position.stored);
+        Ok::<_, Error>((position, same))
     });
-    let others: Vec<_> = stream::iter(reads)
+    let read: Vec<_> = stream::iter(reads)
         .buffer_unordered(READS_AT_ONCE)
-        .try_filter_map(|other| std::future::ready(Ok(other)))
         .try_collect()
         .await?;
-    unsound.extend(others);
-    Ok(Checked { state, unsound })
+    let others = read.iter().filter(|(_, same)| *same == Some(false));
+    unsound.extend(others.map(|(position, _)| (*position, Unsound::OtherMessage)));
+    Ok(Checked {
+        state,
+        unsound,
+        seen: read.iter().filter(|(_, same)| *same == Some(true)).count(),
+    })
 }
 
 /// What can be said of a position without its message; `None` if that has to be read.
@@ -158,6 +164,7 @@ mod tests {
             (earlier, Unsound::CreatedAgain),
         ];
         assert_eq!(checked.unsound, BTreeMap::from(expected));
+        assert_eq!(checked.seen, 2, "the first one, and what was stored again");
 
         log.purge("S", ">", 3).await.expect("purged");
         let checked = check(&log, "S", [second]).await.expect("readable");

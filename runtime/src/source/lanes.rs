@@ -144,7 +144,16 @@ impl Lanes {
                 true => String::new(),
                 false => format!(" ({})", name(&partitions)),
             };
-            format!("{what}{whose}: start the handler under a new name to read it from its beginning")
+            let restored = match why {
+                Unsound::CreatedAgain => format!(
+                    "if it is that stream, restored from a backup, run: weir adopt {}; else ",
+                    state.name
+                ),
+                _ => String::new(),
+            };
+            format!(
+                "{what}{whose}: {restored}start the handler under a new name to read it from its beginning"
+            )
         };
         stopped.into_iter().map(sentence).collect()
     }

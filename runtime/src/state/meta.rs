@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::{Append, Stored};
+use crate::commit::record::{self, Record};
+use crate::log::{self, Append, Log, Stored};
 use crate::model::position::Position;
+use crate::model::subjects::HandlerNames;
 
 /// One commit record, named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +31,75 @@ pub struct Meta {
     pub positions: BTreeMap<String, (u64, u64)>,
 }
 
+/// Why a ledger is not the one that a meta was written from (rule 9).
+#[derive(Debug, thiserror::Error)]
+pub enum Doubt {
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    #[error(transparent)]
+    Record(#[from] record::Error),
+    #[error(
+        "ledger {ledger} ends at record {last} of partition {partition}, but the state bucket holds cells of record \
+         {newest}: the ledger lost acknowledged commits"
+    )]
+    Lost {
+        ledger: String,
+        partition: u32,
+        last: u64,
+        newest: u64,
+    },
+    #[error("record {record} of ledger {ledger} is not the one that the state bucket was written from")]
+    Other { ledger: String, record: u64 },
+    /// Says nothing against the ledger by itself: records are purged.
+    #[error("record {0}, which the state bucket was written from, is gone; reading again")]
+    Gone(u64),
+}
+
 impl Meta {
+    /// Whether the ledger has the newest record that the bucket rests on. `last` is the partition's
+    /// last record, read after this meta.
+    ///
+    /// # Errors
+    /// See [`Doubt`].
+    pub async fn is_of(
+        &self,
+        log: &dyn Log,
+        names: &HandlerNames,
+        partition: u32,
+        last: (&Stored, &Record),
+    ) -> Result<(), Doubt> {
+        let (stored, record) = last;
+        let (ledger, newest) = (names.ledger.clone(), self.newest.record);
+        let nonce = if stored.sequence == newest {
+            Some(record.nonce)
+        } else if stored.sequence < newest {
+            return Err(Doubt::Lost {
+                ledger,
+                partition,
+                last: stored.sequence,
+                newest,
+            });
+        } else {
+            match log.get(&ledger, newest).await? {
+                Some(there) if *there.subject == names.record(partition) => {
+                    Some(Record::decode(&there)?.nonce)
+                }
+                // Something else is stored where the record was.
+                Some(_) => None,
+                // A purge stops at the watermark, which is not beyond the newest: another
+                // owner has come so far since meta was read.
+                None => return Err(Doubt::Gone(newest)),
+            }
+        };
+        match nonce == Some(self.newest.nonce) {
+            true => Ok(()),
+            false => Err(Doubt::Other {
+                ledger,
+                record: newest,
+            }),
+        }
+    }
+
     /// The message that writes this meta, if the one before it is still at `expected`.
     pub fn append(&self, subject: String, expected: u64, attempt: &str) -> Append {
         Append {

@@ -1,12 +1,18 @@
-//! Streams themselves: state, creation, purge, and where to start reading.
+//! Streams themselves: state, identity, creation, purge, and where to start reading.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::super::{Error, Start, StreamSettings, StreamState};
 use super::wire::{rfc3339, unix_nanos};
 use super::{JetStream, malformed};
 
 const NANOS_PER_S: u64 = 1_000_000_000;
+
+/// In the metadata of a stream: by which created time it goes ([`Adopted`]).
+const ADOPTED: &str = "weir-adopted";
 
 /// `err_code` of a stream name that is in use with another configuration.
 const STREAM_NAME_IN_USE: u64 = 10058;
@@ -28,7 +34,7 @@ pub(super) struct State {
     messages: u64,
     /// Subjects and how many messages each has, where a filter asked for them.
     #[serde(default)]
-    pub(super) subjects: Option<std::collections::BTreeMap<String, u64>>,
+    pub(super) subjects: Option<BTreeMap<String, u64>>,
 }
 
 /// The server's configuration of a stream, as far as it is used here.
@@ -59,9 +65,11 @@ struct Config {
     #[serde(skip_serializing_if = "String::is_empty")]
     persist_mode: String,
     #[serde(skip_serializing)]
-    mirror: Option<serde_json::Value>,
+    metadata: BTreeMap<String, String>,
     #[serde(skip_serializing)]
-    sources: Option<Vec<serde_json::Value>>,
+    mirror: Option<Value>,
+    #[serde(skip_serializing)]
+    sources: Option<Vec<Value>>,
 }
 
 impl Config {
@@ -89,6 +97,7 @@ impl Config {
             allow_msg_schedules: settings.schedules,
             allow_atomic: settings.atomic_publish,
             persist_mode: either(settings.persist_async, "async", ""),
+            metadata: BTreeMap::new(),
             mirror: None,
             sources: None,
         }
@@ -122,12 +131,45 @@ impl Config {
     }
 }
 
+/// What stands in the metadata of a stream that was adopted: two Unix times in
+/// nanoseconds, `<made> <identity>`.
+///
+/// The first is when the server made the stream: another stream that was given this
+/// one's configuration, or a backup of it that was restored, is not adopted by that.
+/// The second is the created time by which it goes. What does not read as two times says
+/// nothing: adopting again puts it right.
+struct Adopted {
+    made: u64,
+    identity: u64,
+}
+
+impl Adopted {
+    fn parse(text: &str) -> Option<Adopted> {
+        let (made, identity) = text.split_once(' ')?;
+        Some(Adopted {
+            made: made.parse().ok()?,
+            identity: identity.parse().ok()?,
+        })
+    }
+
+    fn text(&self) -> String {
+        format!("{} {}", self.made, self.identity)
+    }
+}
+
 impl Info {
+    /// The only place where a created time of the server's becomes one of ours.
     fn state(self) -> Result<StreamState, Error> {
         let last = self.state.last_seq;
+        let made = unix_nanos(&self.created)?;
+        let adopted = self.config.metadata.get(ADOPTED);
+        let adopted = adopted.and_then(|text| Adopted::parse(text));
         Ok(StreamState {
             name: self.config.name.clone(),
-            created: unix_nanos(&self.created)?,
+            created: adopted
+                .filter(|adopted| adopted.made == made)
+                .map_or(made, |adopted| adopted.identity),
+            made,
             first: if self.state.messages == 0 {
                 last + 1
             } else {
@@ -163,21 +205,54 @@ impl JetStream {
         }
     }
 
-    /// The configuration goes back as the server gave it, but for the subjects:
-    /// it has fields that are not known here.
     pub(super) async fn change_subjects(&self, stream: &str, subjects: &[String]) -> Result<(), Error> {
+        let change = |config: &mut Map<String, Value>, _: &str| {
+            config.insert("subjects".into(), subjects.into());
+            Ok(())
+        };
+        self.change(stream, change).await.map(drop)
+    }
+
+    /// Has a stream that the server made at `made` go by the created time `identity` from here on.
+    ///
+    /// # Errors
+    /// It is another stream by now, or the server refuses it.
+    pub async fn adopt(&self, stream: &str, made: u64, identity: u64) -> Result<StreamState, Error> {
+        let change = |config: &mut Map<String, Value>, created: &str| {
+            if unix_nanos(created)? != made {
+                return Err(Error::Unavailable(format!(
+                    "stream {stream} was deleted and created again at this moment"
+                )));
+            }
+            let metadata = config
+                .entry("metadata")
+                .or_insert_with(|| Value::Object(Map::new()))
+                .as_object_mut()
+                .ok_or_else(|| malformed("STREAM.INFO", "metadata that is no object"))?;
+            metadata.insert(ADOPTED.into(), Adopted { made, identity }.text().into());
+            Ok(())
+        };
+        self.change(stream, change).await?.state()
+    }
+
+    /// The configuration goes back as the server gave it, but for what `change` does to it, which
+    /// is told when the stream was created: it has fields that are not known here.
+    async fn change(
+        &self,
+        stream: &str,
+        change: impl FnOnce(&mut Map<String, Value>, &str) -> Result<(), Error>,
+    ) -> Result<Info, Error> {
         #[derive(Deserialize)]
         struct Found {
-            config: serde_json::Map<String, serde_json::Value>,
+            config: Map<String, Value>,
+            created: String,
         }
-        let found = self
-            .api::<Found>(stream, &format!("STREAM.INFO.{stream}"), &serde_json::json!({}))
+        let Found { mut config, created } = self
+            .api(stream, &format!("STREAM.INFO.{stream}"), &serde_json::json!({}))
             .await?;
-        let mut config = found.config;
-        config.insert("subjects".into(), subjects.into());
-        self.api::<Found>(stream, &format!("STREAM.UPDATE.{stream}"), &config)
-            .await?;
-        Ok(())
+        change(&mut config, &created)?;
+        self.api(stream, &format!("STREAM.UPDATE.{stream}"), &config)
+            .await
     }
 
     pub(super) async fn purge_below(&self, stream: &str, filter: &str, below: u64) -> Result<(), Error> {
@@ -208,6 +283,42 @@ impl JetStream {
                 // None so late: everything that comes after what was stored before the question is later.
                 Ok(found.map_or(state.last + 1, |stored| stored.sequence))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(metadata: Value) -> StreamState {
+        let info = serde_json::json!({
+            "config": { "name": "S", "metadata": metadata },
+            "created": "1970-01-01T00:00:00.000000007Z",
+            "state": { "first_seq": 1, "last_seq": 3, "messages": 3 },
+        });
+        serde_json::from_value::<Info>(info)
+            .expect("an answer of the server")
+            .state()
+            .expect("a state")
+    }
+
+    #[test]
+    fn a_stream_goes_by_its_own_created_time_unless_it_was_adopted() {
+        let adopted = Adopted { made: 7, identity: 5 }.text();
+        let of_another = Adopted { made: 6, identity: 5 }.text();
+        for (metadata, created) in [
+            (serde_json::json!({}), 7),
+            (
+                serde_json::json!({ "weir-adopted": adopted, "_nats.ver": "2.15.1" }),
+                5,
+            ),
+            (serde_json::json!({ "weir-adopted": of_another }), 7),
+            (serde_json::json!({ "weir-adopted": "7" }), 7),
+            (serde_json::json!({ "weir-adopted": "7 then" }), 7),
+        ] {
+            let state = state(metadata.clone());
+            assert_eq!((state.made, state.created), (7, created), "{metadata}");
         }
     }
 }

@@ -54,6 +54,7 @@ impl Store {
         StreamState {
             name: self.name.clone(),
             created: self.created,
+            made: self.created,
             first: self.messages.keys().next().copied().unwrap_or(self.last + 1),
             last: self.last,
             settings: self.settings.clone(),

@@ -361,7 +361,13 @@ fn same(state: &State, settings: &Settings, created: i64) -> Result<(), Trouble>
     }
     if state.ledger != settings.ledger || state.ledger_created != created {
         let what = match state.ledger == settings.ledger {
-            true => "was deleted and created again since".to_owned(),
+            true => format!(
+                "was deleted and created again since (if it is that ledger, restored from a backup, run: weir adopt {}; or, \
+                 where no handler runs on it: update {} set ledger_created = {created} where outbox = '{}')",
+                settings.ledger,
+                settings.tables.state.short(),
+                settings.tables.outbox.name.as_str()
+            ),
             false => format!("is not ledger {}, which got the rows so far", state.ledger),
         };
         return Err(Trouble::Stopped(format!(

@@ -13,7 +13,7 @@ use super::position::{Found, Positions};
 use crate::log::{Reader, SharedLog, Start, Stored};
 use crate::model::position::Position;
 use crate::model::subjects::{INTERNAL_PREFIX, ledger_internal};
-use crate::source::identity;
+use crate::source::identity::{self, Unsound};
 
 /// Events of one transaction. More would not be faster: the cost of a commit is
 /// small beside that of so many statements.
@@ -175,11 +175,20 @@ impl Term<'_> {
         // come between the two.
         let checked = identity::check(&*self.log, stream, [self.position]).await?;
         if let Some(why) = checked.unsound.get(&self.position) {
+            let positions = self.positions.shown();
+            // What else the position says is compared again at the next start.
+            let restored = match why {
+                Unsound::CreatedAgain => format!(
+                    " If it is that stream, restored from a backup, run: weir adopt {stream}; or, where no handler \
+                     reads it: update {positions} set created = {} where sink = '{name}'.",
+                    checked.state.created
+                ),
+                _ => String::new(),
+            };
             return Err(Trouble::Stopped(format!(
-                "sink {name}: {}. Its tables hold what came of the stream before. To apply the stream as it is now from \
-                 its beginning, delete from {} where sink = '{name}'",
+                "sink {name}: {}.{restored} Its tables hold what came of the stream before. To apply the stream as it is \
+                 now from its beginning, delete from {positions} where sink = '{name}'",
                 why.describe(&checked.state, self.position.sequence),
-                self.positions.shown()
             )));
         }
         // From a ledger Weir itself removes what is done with: a gap says nothing there.
