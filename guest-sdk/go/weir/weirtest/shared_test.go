@@ -61,6 +61,7 @@ func TestALockIsHeldFromEventToEvent(t *testing.T) {
 	host := weirtest.New()
 	lock := func(e *weir.Event) error {
 		weir.Set("waited", []byte("no"))
+		shared.Lock("of-"+e.Key, time.Minute)
 		return weir.Emit("token", shared.Lock("van", time.Minute))
 	}
 	token := func(e weir.Event) string {
@@ -83,7 +84,8 @@ func TestALockIsHeldFromEventToEvent(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		_, there := host.Cell("b", "waited")
-		same(t, there, false)
+		_, held := host.LockHolder("of-b")
+		same(t, []any{there, held}, []any{false, false})
 	}
 
 	unlock := func(*weir.Event) error { shared.Unlock("van"); return nil }
