@@ -134,7 +134,9 @@ fn what_is_shared_is_imported_only_where_it_is_used() -> Result<()> {
     ] {
         let module = fs::read(component(guest)?)?;
         let imports = imports(&module).with_context(|| guest.to_owned())?;
-        let imported = imports.iter().any(|from| from.starts_with("weir:handler/shared@"));
+        let imported = imports
+            .iter()
+            .any(|from| from.starts_with("weir:handler/shared@"));
         ensure!(imported == uses, "{guest} imports from {imports:?}");
     }
     Ok(())

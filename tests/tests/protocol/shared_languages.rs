@@ -8,6 +8,10 @@ use weir_tests::plugins::SHARER;
 
 const PARTITIONS: u32 = 2;
 
+/// How many times longer than for anything else a test waits for guests to be compiled: an
+/// interpreter takes long, the first time, and more so beside other tests.
+const COMPILING: usize = 5;
+
 fn sharer(name: &str, guest: &str, stream: &str, subjects: &str) -> Deployed {
     let manifest = format!(
         "partitions = {PARTITIONS}\n\
@@ -26,6 +30,20 @@ async fn tell_rust(world: &World, key: &str, program: &str) -> u64 {
         .await
 }
 
+/// Waits until all partitions of a handler run.
+async fn runs(host: &TestHost, handler: &str) {
+    for _ in 0..COMPILING {
+        let runs = async || {
+            let partitions = host.handler(handler).map_or(Vec::new(), |h| h.partitions);
+            !partitions.is_empty() && partitions.iter().all(|p| p.state == "running")
+        };
+        if comes(runs).await {
+            return;
+        }
+    }
+    panic!("handler {handler} does not run");
+}
+
 async fn shares(language: &str) {
     let world = World::new().await;
     let guest = format!("tests/fixtures/guests/{language}/sharer");
@@ -34,12 +52,17 @@ async fn shares(language: &str) {
         sharer("rust", SHARER, OTHER_SOURCE, "others.>"),
     ];
     let host = world.host("a", &handlers).await;
+    runs(&host, "it").await;
+    runs(&host, "rust").await;
     let [it, waits, other] = [0, 1, 2].map(|n| key_in(0, PARTITIONS, n));
     let rust = key_in(1, PARTITIONS, 0);
 
     // The same bytes, and nothing where there is nothing.
     world
-        .tell(&it, "get sum out.it\nadd sum 1\nget sum out.it\nset text ü\nset gone x\ndelete gone")
+        .tell(
+            &it,
+            "get sum out.it\nadd sum 1\nget sum out.it\nset text ü\nset gone x\ndelete gone",
+        )
         .await;
     world.emitted("out.it", &["<none>", "1"]).await;
     tell_rust(&world, &rust, "add sum 1\nget text out.rust\nget gone out.rust").await;
@@ -67,10 +90,15 @@ async fn shares(language: &str) {
     tell_rust(&world, &rust, "lock van 600000 out.holder").await;
     world.emitted("out.holder", &["1"]).await;
     world
-        .tell(&waits, "count tries\nemit out.waits begins\nlock van 600000 out.waits")
+        .tell(
+            &waits,
+            "count tries\nemit out.waits begins\nlock van 600000 out.waits",
+        )
         .await;
     world.tell(&waits, "emit out.waits behind").await;
-    world.tell(&other, "unlock van\ntry-lock van 600000 out.other").await;
+    world
+        .tell(&other, "unlock van\ntry-lock van 600000 out.other")
+        .await;
     world.emitted("out.other", &["<held>"]).await;
     world.emitted("out.waits", &[]).await;
     tell_rust(&world, &rust, "unlock van").await;
