@@ -112,7 +112,8 @@ async fn shares(language: &str) {
     tell_rust(&world, &rust, "lock van 600000 out.holder").await;
     world.tell(&waits, "unlock van").await;
     world.emitted("out.holder", &["1", "3"]).await;
-    tell_rust(&world, &rust, "unlock van").await;
+    tell_rust(&world, &rust, "unlock van\nemit out.holder back").await;
+    world.emitted("out.holder", &["1", "3", "back"]).await;
     world.tell(&other, "try-lock van 600000 out.other").await;
     world.emitted("out.other", &["<held>", "4"]).await;
 }
