@@ -169,6 +169,49 @@ export const timers: {
   due(name: string): bigint | undefined;
 };
 
+/**
+ * Cells and locks that all keys, handlers and hosts of the ledger share.
+ *
+ * What an event reads here still holds when its effects are committed; if somebody
+ * else was faster, nothing of it counts, and it is handled again. So a read, a
+ * decision and a write are one step, whatever others do meanwhile.
+ *
+ * ```js
+ * const taken = shared.cell("seats", { default: 0 });
+ * if (taken.get() < 10) emit("bookings.made", taken.update((n) => n + 1));
+ * ```
+ *
+ * A lock is held by the event's key, from one event to a later one, until it is given
+ * back, or its time is over and somebody else takes it. Its token rises from holder
+ * to holder: hand it to whatever is to be protected, so that it can refuse older ones.
+ * What an event does after it took a lock is committed only if the lock is still held.
+ */
+export const shared: {
+  /** A typed view of a shared cell, with the bytes that `cell` of the event's key has. */
+  cell<T>(name: string, options: { default: T }): Cell<Widened<T>, never>;
+  cell<T = Json>(name: string, options?: {}): Cell<T>;
+  /** The bytes of a shared cell, or undefined where there is none. */
+  get(name: string): Uint8Array | undefined;
+  /** Writes the bytes of a shared cell. */
+  set(name: string, value: Bytes): void;
+  /** Removes a shared cell, if there is one. */
+  delete(name: string): void;
+  /**
+   * Takes the lock for the event's key, or goes on holding it, for this many milliseconds
+   * from now: its fencing token, or undefined where another key or handler holds it.
+   * Below 100 ms it is 100 ms, above seven days it is seven days.
+   */
+  tryLock(name: string, ms: number): number | undefined;
+  /**
+   * The same, but where another holds the lock, this invocation ends here with nothing
+   * done, and the event is handled again once the lock is free. The key's later events
+   * wait behind it; other keys do not. In a unit test, `Host.deliver` then throws `Waits`.
+   */
+  lock(name: string, ms: number): number;
+  /** Gives the lock back, if the event's key holds it. */
+  unlock(name: string): void;
+};
+
 /** The `[config]` table of `handler.toml`. */
 export const config: {
   /** A setting's text. */

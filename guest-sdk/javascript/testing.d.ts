@@ -23,14 +23,15 @@
  * itself.
  */
 
-import type { Bytes, Handle, Header, Json } from "weir-guest";
+import type { Bytes, Handle, Header, Json, Payload } from "weir-guest";
+import { Retry } from "weir-guest";
 
 /** The state of one handler, and its configuration. */
 export class Host {
   constructor(options?: { config?: Record<string, string> });
   /**
    * Calls the handler, and keeps its cells and timers if it returns. Throws what
-   * the handler threw: a `Retry`, a `Reject` or any other error.
+   * the handler threw: a `Retry`, a `Reject` or any other error; or {@link Waits}.
    */
   deliver(handle: Handle, event: TestEvent): Effects;
   /** Delivers a timer that is set, at the time when it is due. */
@@ -41,6 +42,25 @@ export class Host {
   cellJson(key: string, name: string): any;
   /** Names of all cells of the key. */
   cellNames(key: string): string[];
+  /** Writes a shared cell, as another handler would have: bytes as they are, everything else as JSON. */
+  setShared(name: string, value: Payload): void;
+  /** A shared cell's bytes as the last successful invocation left them. */
+  shared(name: string): Uint8Array | undefined;
+  /** The same, read as JSON. */
+  sharedJson(name: string): any;
+  /** The key that holds a lock. Locks do not expire here; `breakLock` ends one. */
+  lockHolder(name: string): string | undefined;
+  /** Takes a lock away from whoever holds it, as its expiry does. */
+  breakLock(name: string): void;
+}
+
+/**
+ * Thrown by `deliver` where the handler called `shared.lock` for a lock that another
+ * key holds. On a real host the event is handled again once the lock is free.
+ */
+export class Waits extends Retry {
+  private constructor();
+  readonly lock: string;
 }
 
 /** What one invocation did, its cells apart. */

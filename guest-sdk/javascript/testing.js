@@ -2,14 +2,18 @@
 // NATS, and the same rule that an invocation's effects are kept as a whole or not
 // at all. Its documentation is in `testing.d.ts`.
 
+import { Sharing } from "./src/host/sharing.js";
 import { during } from "./src/host/testing.js";
 import { decode, encode } from "./src/utf8.js";
 import { payloadOf } from "./src/values.js";
+
+export { Waits } from "./src/host/sharing.js";
 
 export class Host {
   /** Committed cells and timers, by key. */
   #cells = new Map();
   #timers = new Map();
+  #sharing = new Sharing();
   #config;
   #delivered = 0;
 
@@ -29,12 +33,19 @@ export class Host {
     const invocation = {
       now: raw.time,
       cells: new Map(this.#cells.get(raw.key)),
+      sharing: this.#sharing.for(raw.key),
       config: this.#config,
       effects,
       due: (name) => effects.due(name, timers.get(name)?.at),
     };
-    during(invocation, () => handle(raw));
+    try {
+      during(invocation, () => handle(raw));
+    } finally {
+      // Whatever the handler made of it: on a real host there is nothing to catch.
+      if (invocation.sharing.waits !== undefined) throw invocation.sharing.waits;
+    }
 
+    this.#sharing = invocation.sharing;
     this.#cells.set(raw.key, invocation.cells);
     for (const timer of effects.timers) {
       if (timer.at === undefined) timers.delete(timer.name);
@@ -50,19 +61,40 @@ export class Host {
     return this.deliver(handle, event(`timer.${name}`, { key, timer: name, time: timer.at, data: timer.data }));
   }
 
+  setShared(name, value) {
+    this.#sharing.cells.set(name, Uint8Array.from(payloadOf(value, `shared cell "${name}"`)));
+  }
+
+  shared(name) {
+    return this.#sharing.cells.get(name);
+  }
+
+  sharedJson(name) {
+    return json(this.shared(name));
+  }
+
+  lockHolder(name) {
+    return this.#sharing.holder(name);
+  }
+
+  breakLock(name) {
+    this.#sharing.free(name);
+  }
+
   cell(key, name) {
     return this.#cells.get(key)?.get(name);
   }
 
   cellJson(key, name) {
-    const value = this.cell(key, name);
-    return value && JSON.parse(decode(value));
+    return json(this.cell(key, name));
   }
 
   cellNames(key) {
     return [...(this.#cells.get(key)?.keys() ?? [])].sort();
   }
 }
+
+const json = (bytes) => bytes && JSON.parse(decode(bytes));
 
 export class Effects {
   emitted = [];

@@ -3,7 +3,7 @@
 //! What comes out is compared byte for byte with what the contract says, so all
 //! are also the same as each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -11,8 +11,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use rand::prelude::*;
 use serde_json::json;
+use wasmparser::{Parser, Payload};
 use weir_tests::bus::Outgoing;
-use weir_tests::plugins::{component, repository};
+use weir_tests::plugins::{SHARER, component, repository};
 use weir_tests::system::System;
 use weir_tests::{PATIENCE, seed, until};
 
@@ -118,6 +119,41 @@ fn every_language_is_tested() -> Result<()> {
     found.sort();
     ensure!(found == LANGUAGES, "{found:?}");
     Ok(())
+}
+
+/// Of a handler that imports `shared`, hosts keep what its groups may have to be taken back to. Where
+/// the tools of a language allow it, only handlers that use it import it.
+#[test]
+fn what_is_shared_is_imported_only_where_it_is_used() -> Result<()> {
+    for (guest, uses) in [
+        ("plugins/rotations", false),
+        ("plugins/c/rotations", false),
+        ("plugins/go/rotations", false),
+        (SHARER, true),
+        ("tests/fixtures/guests/go/sharer", true),
+    ] {
+        let module = fs::read(component(guest)?)?;
+        let imports = imports(&module).with_context(|| guest.to_owned())?;
+        let imported = imports
+            .iter()
+            .any(|from| from.starts_with("weir:handler/shared@"));
+        ensure!(imported == uses, "{guest} imports from {imports:?}");
+    }
+    Ok(())
+}
+
+/// What a core module imports from.
+fn imports(module: &[u8]) -> Result<BTreeSet<String>> {
+    ensure!(Parser::is_core_wasm(module), "not a core module");
+    let mut found = BTreeSet::new();
+    for payload in Parser::new(0).parse_all(module) {
+        if let Payload::ImportSection(imports) = payload? {
+            for import in imports.into_imports() {
+                found.insert(import?.module.to_owned());
+            }
+        }
+    }
+    Ok(found)
 }
 
 async fn conforms(component: &Path) -> Result<()> {

@@ -1,9 +1,6 @@
 package weir
 
-import (
-	"encoding/json"
-	"fmt"
-)
+import "weir.dev/guest/internal/values"
 
 // Cell is a typed view of the cell of that name of the event's key, kept as JSON,
 // so that `weir state get` shows something that people can read:
@@ -25,21 +22,15 @@ func (c Cell[T]) Get() (T, error) {
 // Lookup is [Cell.Get] that tells the zero value from none.
 func (c Cell[T]) Lookup() (value T, there bool, err error) {
 	bytes, there := Get(string(c))
-	if !there {
-		return value, false, nil
-	}
-	if err := json.Unmarshal(bytes, &value); err != nil {
-		var zero T
-		return zero, true, fmt.Errorf("reading cell %q: %w", string(c), err)
-	}
-	return value, true, nil
+	value, err = values.DecodeCell[T]("cell", string(c), bytes, there)
+	return value, there, err
 }
 
 // Set writes the value. It fails where it has no form in JSON, such as a channel.
 func (c Cell[T]) Set(value T) error {
-	bytes, err := encode(value)
+	bytes, err := values.EncodeCell("cell", string(c), value)
 	if err != nil {
-		return fmt.Errorf("writing cell %q: %w", string(c), err)
+		return err
 	}
 	Set(string(c), bytes)
 	return nil

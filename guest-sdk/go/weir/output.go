@@ -1,10 +1,9 @@
 package weir
 
 import (
-	"encoding/json"
-	"encoding/json/jsontext"
-	jsonv2 "encoding/json/v2"
 	"fmt"
+
+	"weir.dev/guest/internal/values"
 )
 
 // Emit emits a value as JSON. Events appear in the ledger when the
@@ -12,7 +11,7 @@ import (
 // subject outside the [emit] table of handler.toml fails the invocation.
 // Names of headers that begin with Nats- belong to the server.
 func Emit(subject string, value any, headers ...Header) error {
-	data, err := encode(value)
+	data, err := values.Encode(value)
 	if err != nil {
 		return fmt.Errorf("emitting on %s: %w", subject, err)
 	}
@@ -23,16 +22,4 @@ func Emit(subject string, value any, headers ...Header) error {
 // EmitBytes emits bytes.
 func EmitBytes(subject string, data []byte, headers ...Header) {
 	calls().Emit(subject, headers, data)
-}
-
-// encode is json.Marshal, maps by sorted keys, without its escapes for text that
-// is put into HTML or JavaScript: other languages have none, and the same value
-// should be the same bytes.
-func encode(value any) ([]byte, error) {
-	return jsonv2.Marshal(
-		value,
-		json.DefaultOptionsV1(),
-		jsontext.EscapeForHTML(false),
-		jsontext.EscapeForJS(false),
-	)
 }

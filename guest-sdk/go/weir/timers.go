@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"weir.dev/guest/internal/values"
 )
 
 // SetTimer sets a durable timer of the event's key. It fires as an event of that
@@ -16,7 +18,7 @@ func SetTimer(name string, at time.Time, data []byte) {
 
 // SetTimerJSON sets a timer whose event carries a value as JSON.
 func SetTimerJSON(name string, at time.Time, value any) error {
-	data, err := encode(value)
+	data, err := values.Encode(value)
 	if err != nil {
 		return fmt.Errorf("setting timer %q: %w", name, err)
 	}

@@ -24,6 +24,7 @@
 //
 //   - what happened: [Event], its subject, key, time, headers, [Event.JSON]
 //   - remembering: [Cell] and [Get], [Set], [Delete], [Cells], cells of the event's key
+//   - what keys share: package shared, cells and locks of all keys and handlers
 //   - telling others: [Emit], [EmitBytes], events that appear when this one is committed
 //   - doing it later: [SetTimer], [After], [CancelTimer], durable and per key
 //   - settings: [Config], [ConfigOr], the [config] table of handler.toml
@@ -68,9 +69,9 @@ var (
 
 // Invoke calls a handler with an event on behalf of a host. It is for package
 // weirtest.
-func Invoke(calls host.Calls, f func(*Event) error, e *Event) error {
-	host.Current, now = calls, e.Time
-	defer func() { host.Current = nil }()
+func Invoke(calls host.Calls, shared host.Shared, f func(*Event) error, e *Event) error {
+	host.Current, host.CurrentShared, now = calls, shared, e.Time
+	defer func() { host.Current, host.CurrentShared = nil, nil }()
 	return f(e)
 }
 

@@ -27,19 +27,29 @@ export const cells = {
   },
 };
 
+/** Where the cells of the event's key are, and what one is called in an error. */
+const own = {
+  what: "cell",
+  get: (name) => host.cellGet(name),
+  set: (name, bytes) => host.cellSet(name, bytes),
+  delete: (name) => host.cellDelete(name),
+};
+
 export function cell(name, options = {}) {
-  return new Cell(text(name, "a cell's name"), options.default);
+  return new Cell(own, text(name, "a cell's name"), options.default);
 }
 
 /** A cell that holds JSON. */
-class Cell {
+export class Cell {
+  #of;
   #name;
   #default;
 
-  constructor(name, otherwise) {
+  constructor(of, name, otherwise) {
+    this.#of = of;
     this.#name = name;
     // As text, so that each event gets a value of its own to change.
-    this.#default = otherwise === undefined ? undefined : textOf(otherwise, `the default of cell "${name}"`);
+    this.#default = otherwise === undefined ? undefined : textOf(otherwise, `the default of ${of.what} "${name}"`);
   }
 
   get name() {
@@ -47,7 +57,7 @@ class Cell {
   }
 
   get() {
-    const bytes = host.cellGet(this.#name);
+    const bytes = this.#of.get(this.#name);
     if (bytes === undefined || bytes === null) {
       return this.#default === undefined ? undefined : JSON.parse(this.#default);
     }
@@ -55,12 +65,12 @@ class Cell {
       return JSON.parse(decode(bytes));
     } catch (error) {
       // Not a Reject: the event is not to blame for what is in the cell.
-      throw new Error(`cell "${this.#name}" does not hold JSON: ${error.message}`, { cause: error });
+      throw new Error(`${this.#of.what} "${this.#name}" does not hold JSON: ${error.message}`, { cause: error });
     }
   }
 
   set(value) {
-    host.cellSet(this.#name, encode(textOf(value, `cell "${this.#name}"`)));
+    this.#of.set(this.#name, encode(textOf(value, `${this.#of.what} "${this.#name}"`)));
     return value;
   }
 
@@ -69,6 +79,6 @@ class Cell {
   }
 
   delete() {
-    host.cellDelete(this.#name);
+    this.#of.delete(this.#name);
   }
 }

@@ -16,6 +16,7 @@ for                                   there is
 ====================================  =========================================
 what happened                         `Event`: subject, key, time, `json()`
 remembering                           `cells`, and `cell` for typed ones
+what keys share                       `shared`: cells and locks of all keys
 telling others                        `emit`
 doing it later                        `timers`: durable, per key
 event sourcing                        `aggregate`: commands and events
@@ -32,7 +33,7 @@ effects, which is what makes it safe to run an event again after a crash. Keep i
 so: what must survive belongs in a cell, never in a global variable.
 """
 
-from . import aggregate, timers
+from . import aggregate, shared, timers
 from .config import config
 from .event import Event
 from .failure import BadPayload, CellError, Reject, Retry
@@ -57,6 +58,7 @@ __all__ = [
     "from_subject_token",
     "handler",
     "log",
+    "shared",
     "subject_token",
     "timers",
 ]

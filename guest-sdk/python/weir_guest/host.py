@@ -21,6 +21,12 @@ CALLS = (
     "set_timer",
     "cancel_timer",
     "timer_due",
+    "shared_get",
+    "shared_set",
+    "shared_delete",
+    "try_lock",
+    "lock",
+    "unlock",
     "config",
     "log",
 )
@@ -34,6 +40,12 @@ emit: Callable[[str, list[Any], bytes], None]
 set_timer: Callable[[str, int, bytes], None]
 cancel_timer: Callable[[str], None]
 timer_due: Callable[[str], Optional[int]]
+shared_get: Callable[[str], Optional[bytes]]
+shared_set: Callable[[str, bytes], None]
+shared_delete: Callable[[str], None]
+try_lock: Callable[[str, int], Optional[int]]
+lock: Callable[[str, int], int]
+unlock: Callable[[str], None]
 config: Callable[[str], Optional[str]]
 log: Callable[[int, str], None]
 header: Callable[[str, str], Any]
@@ -45,6 +57,7 @@ if IN_WASM:
     from wit_world.imports import config as _config
     from wit_world.imports import log as _log
     from wit_world.imports import output as _output
+    from wit_world.imports import shared as _shared
     from wit_world.imports import state as _state
     from wit_world.imports import timers as _timers
     from wit_world.imports.types import Header as header
@@ -58,6 +71,12 @@ if IN_WASM:
     set_timer = _timers.set
     cancel_timer = _timers.cancel
     timer_due = _timers.due
+    shared_get = _shared.get
+    shared_set = _shared.set
+    shared_delete = _shared.delete
+    try_lock = _shared.try_lock
+    lock = _shared.lock
+    unlock = _shared.unlock
     config = _config.get
     _LEVELS = list(_log.Level)
 

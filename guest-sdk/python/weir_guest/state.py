@@ -39,12 +39,7 @@ class Cells(MutableMapping):
         return default if value is None else value
 
     def __setitem__(self, name: str, value: Union[bytes, bytearray, memoryview]) -> None:
-        if not isinstance(value, (bytes, bytearray, memoryview)):
-            raise TypeError(
-                f"cell {name!r} takes bytes, not {type(value).__name__}; "
-                "cells.json and cell(…) take other values"
-            )
-        host.set(name, bytes(value))
+        host.set(name, as_bytes("cell", name, value))
 
     def __delitem__(self, name: str) -> None:
         if host.get(name) is None:
@@ -82,11 +77,11 @@ class JsonCells(MutableMapping):
     __slots__ = ()
 
     def __getitem__(self, name: str) -> Any:
-        return _decode(name, cells[name])
+        return _decode("cell", name, cells[name])
 
     def get(self, name: str, default: Any = None) -> Any:
         value = host.get(name)
-        return default if value is None else _decode(name, value)
+        return default if value is None else _decode("cell", name, value)
 
     def __setitem__(self, name: str, value: Any) -> None:
         host.set(name, to_json(value))
@@ -118,36 +113,50 @@ class Cell(Generic[T]):
 
     __slots__ = ("name", "type", "default")
 
+    #: What it is called in an error.
+    _kind = "cell"
+
     def __init__(self, name: str, type: type[T], default: Optional[T]):
+        if type not in _TYPES:
+            known = ", ".join(sorted(known.__name__ for known in _TYPES))
+            raise TypeError(f"{self._kind} {name!r}: a cell is one of {known}, not {type!r}")
         self.name = name
         self.type = type
         self.default = default
+
+    def _read(self) -> Optional[bytes]:
+        return host.get(self.name)
+
+    def _write(self, value: bytes) -> None:
+        host.set(self.name, value)
 
     def get(self) -> Any:
         """The value, or the default where nothing was written.
 
         Raises `CellError` where the cell holds something else.
         """
-        raw = host.get(self.name)
+        raw = self._read()
         if raw is None:
             # A list or dict may be changed by whoever gets it; the default stays.
             default = self.default
             return default.copy() if isinstance(default, (list, dict)) else default
         if self.type is bytes:
             return raw
-        value = _decode(self.name, raw)
+        value = _decode(self._kind, self.name, raw)
         if type(value) is not self.type:
             if self.type is float and type(value) is int:
                 return float(value)
-            raise CellError(f"cell {self.name!r} holds {value!r:.100}, which is not {self.type.__name__}")
+            raise CellError(
+                f"{self._kind} {self.name!r} holds {value!r:.100}, which is not {self.type.__name__}"
+            )
         return value
 
     def set(self, value: T) -> None:
         """Writes the value."""
         if self.type is bytes:
-            cells[self.name] = value
+            self._write(as_bytes(self._kind, self.name, value))
         else:
-            host.set(self.name, to_json(value))
+            self._write(to_json(value))
 
     def delete(self) -> None:
         """Removes the cell, if there is one."""
@@ -169,7 +178,7 @@ class Cell(Generic[T]):
         self.set(value)
 
     def __repr__(self) -> str:
-        return f"<cell {self.name!r} of {self.type.__name__}>"
+        return f"<{self._kind} {self.name!r} of {self.type.__name__}>"
 
 
 def cell(name: str, type: type[T], default: Optional[T] = None) -> Cell[T]:
@@ -178,17 +187,21 @@ def cell(name: str, type: type[T], default: Optional[T] = None) -> Cell[T]:
 
     A cell that was never written reads as `default`.
     """
-    if type not in _TYPES:
-        known = ", ".join(sorted(known.__name__ for known in _TYPES))
-        raise TypeError(f"cell {name!r}: a cell is one of {known}, not {type!r}")
     return Cell(name, type, default)
 
 
 _TYPES = frozenset((bool, bytes, dict, float, int, list, str))
 
 
-def _decode(name: str, raw: bytes) -> Any:
+def as_bytes(kind: str, name: str, value: Union[bytes, bytearray, memoryview]) -> bytes:
+    """What is written to a cell of bytes."""
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f"{kind} {name!r} takes bytes, not {type(value).__name__}; cell(…) takes other values")
+    return bytes(value)
+
+
+def _decode(kind: str, name: str, raw: bytes) -> Any:
     try:
         return json.loads(raw)
     except ValueError as error:
-        raise CellError(f"cell {name!r} holds {raw[:100]!r}, which is not JSON: {error}") from None
+        raise CellError(f"{kind} {name!r} holds {raw[:100]!r}, which is not JSON: {error}") from None

@@ -1,6 +1,6 @@
 """Runs a handler in an ordinary Python, without Wasm and without NATS.
 
-`Host` keeps cells and timers between deliveries, as the runtime does: effects are
+`Host` keeps cells, timers and locks between deliveries, as the runtime does: effects are
 kept as a whole or not at all::
 
     import unittest
@@ -15,7 +15,7 @@ kept as a whole or not at all::
             self.assertEqual(host.cell("a", "n"), b"1")
 
 A failure is the exception itself: `Retry`, `Reject`, or whatever the handler
-raised. The limits and the emit allowlist of ``handler.toml`` are not enforced
+raised. One that waits for a lock raises `Waits`. The limits and the emit allowlist of ``handler.toml`` are not enforced
 here; ``weir test`` does that.
 """
 
@@ -30,6 +30,7 @@ from . import host as _host
 from . import timers as _timers
 from .encoding import Payload, to_bytes
 from .event import Event
+from .failure import Retry
 from .log import HostHandler
 
 #: Levels of the log, as `Effects.log` names them.
@@ -67,8 +68,23 @@ class Effects:
     cells: dict[str, Optional[bytes]] = field(default_factory=dict)
     #: Timers that were set, or cancelled where the value is None.
     timers: dict[str, Optional[Timer]] = field(default_factory=dict)
+    #: Shared cells that were written, or deleted where the value is None.
+    shared: dict[str, Optional[bytes]] = field(default_factory=dict)
     #: Lines as (level, text).
     log: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Waits(Retry):
+    """The handler called `shared.lock` for a lock that another key holds. On a real host
+    the event is handled again once the lock is free."""
+
+    def __init__(self, lock: str):
+        super().__init__(f'waits for lock "{lock}"')
+        self.lock = lock
+
+
+class _Ended(BaseException):
+    """Ends an invocation that waits. No `Exception`: handlers catch those."""
 
 
 def event(
@@ -107,11 +123,23 @@ class Host:
         self.cells: dict[str, dict[str, bytes]] = {}
         #: Live timers by key.
         self.timers: dict[str, dict[str, Timer]] = {}
+        #: Shared cells; write to it what another handler would have written.
+        self.shared: dict[str, bytes] = {}
+        self._locks: dict[str, _Lock] = {}
         self._delivered = 0
 
     def cell(self, key: str, name: str) -> Optional[bytes]:
         """A cell as the last successful invocation of that key left it."""
         return self.cells.get(key, {}).get(name)
+
+    def lock_holder(self, name: str) -> Optional[str]:
+        """The key that holds a lock. Locks do not expire here; `break_lock` ends one."""
+        return self._locks.get(name, _FREE).holder
+
+    def break_lock(self, name: str) -> None:
+        """Takes a lock away from whoever holds it, as its expiry does."""
+        if name in self._locks:
+            self._locks[name] = self._locks[name].freed()
 
     def deliver(self, handler: Callable[[Event], Any], event: Event) -> Effects:
         """Calls the handler, and keeps what it did unless it raises."""
@@ -122,7 +150,7 @@ class Host:
         live = dict(self.timers.get(event.key, {}))
         if event.timer is not None:
             live.pop(event.timer, None)
-        call = _Call(dict(self.cells.get(event.key, {})), live, self.config)
+        call = _Call(event.key, dict(self.cells.get(event.key, {})), live, self)
         # As in the runtime: random numbers follow from the event.
         before = random.getstate()
         random.seed(event.id)
@@ -134,13 +162,20 @@ class Host:
         _host.put({name: getattr(call, name) for name in _host.CALLS})
         try:
             handler(event)
+        except _Ended:
+            pass
         finally:
             _host.put(None)
             logger.setLevel(level)
             logger.removeHandler(to_host)
             random.setstate(before)
+        # Whatever the handler made of it: on a real host there is nothing to catch.
+        if call.waits is not None:
+            raise Waits(call.waits)
         self.cells[event.key] = call.cells
         self.timers[event.key] = call.timers
+        self.shared = call.shared
+        self._locks = call.locks
         return call.effects
 
     def fire(self, handler: Callable[[Event], Any], key: str, name: str) -> Effects:
@@ -152,14 +187,33 @@ class Host:
         )
 
 
+@dataclass(frozen=True)
+class _Lock:
+    """The key that holds a lock, if any does, and its last token."""
+
+    holder: Optional[str]
+    token: int
+
+    def freed(self) -> "_Lock":
+        return _Lock(None, self.token)
+
+
+_FREE = _Lock(None, 0)
+
+
 class _Call:
     """What the handler that runs sees and has done."""
 
-    def __init__(self, cells: dict[str, bytes], timers: dict[str, Timer], config: dict[str, str]):
+    def __init__(self, key: str, cells: dict[str, bytes], timers: dict[str, Timer], of: Host):
+        self.key = key
         self.cells = cells
         self.timers = timers
-        self.settings = config
+        self.shared = dict(of.shared)
+        self.locks = dict(of._locks)
+        self.settings = of.config
         self.effects = Effects()
+        #: The lock that ended the invocation.
+        self.waits: Optional[str] = None
 
     def get(self, cell: str) -> Optional[bytes]:
         return self.cells.get(cell)
@@ -191,6 +245,34 @@ class _Call:
     def timer_due(self, name: str) -> Optional[int]:
         timer = self.timers.get(name)
         return timer and timer.at
+
+    def shared_get(self, name: str) -> Optional[bytes]:
+        return self.shared.get(name)
+
+    def shared_set(self, name: str, value: bytes) -> None:
+        self.shared[name] = self.effects.shared[name] = value
+
+    def shared_delete(self, name: str) -> None:
+        if self.shared.pop(name, None) is not None:
+            self.effects.shared[name] = None
+
+    def try_lock(self, name: str, ttl_ms: int) -> Optional[int]:
+        lock = self.locks.get(name, _FREE)
+        if lock.holder is None:
+            lock = self.locks[name] = _Lock(self.key, lock.token + 1)
+        return lock.token if lock.holder == self.key else None
+
+    def lock(self, name: str, ttl_ms: int) -> int:
+        token = self.try_lock(name, ttl_ms)
+        if token is None:
+            self.waits = name
+            raise _Ended
+        return token
+
+    def unlock(self, name: str) -> None:
+        lock = self.locks.get(name, _FREE)
+        if lock.holder == self.key:
+            self.locks[name] = lock.freed()
 
     def config(self, name: str) -> Optional[str]:
         return self.settings.get(name)

@@ -13,6 +13,7 @@ mod ownership;
 mod rebuild;
 mod removal;
 mod shared;
+mod shared_languages;
 mod sources;
 mod state;
 mod timers;

@@ -19,6 +19,18 @@ type Calls interface {
 	Log(level Level, message string)
 }
 
+// Shared are the imports that package shared calls. They are apart from [Calls], so that a
+// component without that package does not import them.
+type Shared interface {
+	Get(name string) ([]byte, bool)
+	Set(name string, value []byte)
+	Delete(name string)
+	TryLock(name string, ttlMS uint64) (uint64, bool)
+	// Lock does not return where another holds it.
+	Lock(name string, ttlMS uint64) uint64
+	Unlock(name string)
+}
+
 // Header is one header of a message.
 type Header struct {
 	Name, Value string
@@ -35,5 +47,8 @@ const (
 	Error
 )
 
-// Current is who runs the handler; nil outside of it, in a test.
-var Current Calls
+// Who runs the handler; nil outside of it, in a test.
+var (
+	Current       Calls
+	CurrentShared Shared
+)

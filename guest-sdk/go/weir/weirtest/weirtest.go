@@ -23,10 +23,11 @@ import (
 	"weir.dev/guest/weir"
 )
 
-// Host has the state of one handler and its configuration.
+// Host has the state of one handler and its configuration, and what it shares with others.
 type Host struct {
 	config    map[string]string
 	keys      map[string]*key
+	shared    sharing
 	delivered uint64
 }
 
@@ -64,7 +65,7 @@ type Line struct {
 
 // New returns a host without any state.
 func New() *Host {
-	return &Host{config: map[string]string{}, keys: map[string]*key{}}
+	return &Host{config: map[string]string{}, keys: map[string]*key{}, shared: newSharing()}
 }
 
 // SetConfig adds to what [weir.Config] answers.
@@ -75,6 +76,7 @@ func (h *Host) SetConfig(name, value string) {
 // Deliver calls the handler, and keeps its cells and timers if it succeeds. What the
 // event leaves out is filled in: stream TEST, numbered in the order of delivery,
 // the subject as the key, and 1970 as the time. A timer that fires is no longer set.
+// The error is the handler's, or a [WaitsError].
 func (h *Host) Deliver(handler func(*weir.Event) error, e weir.Event) (Effects, error) {
 	h.delivered++
 	if e.Stream == "" {
@@ -100,10 +102,12 @@ func (h *Host) Deliver(handler func(*weir.Event) error, e weir.Event) (Effects, 
 	if e.Timer != "" {
 		delete(now.timers, e.Timer)
 	}
-	if err := weir.Invoke(now, handler, &e); err != nil {
+	shared := h.shared.forKey(e.Key)
+	if err := shared.run(func() error { return weir.Invoke(now, shared, handler, &e) }); err != nil {
 		return Effects{}, err
 	}
 	h.keys[e.Key] = &key{now.cells, now.timers}
+	h.shared = shared.sharing
 	return now.effects, nil
 }
 

@@ -1,7 +1,7 @@
 // The host's functions outside of a component: those of the invocation that
 // `Host.deliver` of `weir-guest/testing` has under way.
 
-/** `{ now, cells, config, effects }`, see `testing.js`. */
+/** `{ now, cells, sharing, config, effects }`, see `testing.js`. */
 let invocation;
 
 /** Calls `act` while `next` is the invocation under way. */
@@ -47,6 +47,16 @@ export const host = {
   timerSet: (name, at, data) => void current().effects.setTimer(name, at, copy(data)),
   timerCancel: (name) => void current().effects.setTimer(name, undefined, new Uint8Array(0)),
   timerDue: (name) => current().due(name),
+
+  sharedGet(name) {
+    const value = current().sharing.cells.get(name);
+    return value && copy(value);
+  },
+  sharedSet: (name, value) => void current().sharing.cells.set(name, copy(value)),
+  sharedDelete: (name) => void current().sharing.cells.delete(name),
+  tryLock: (name) => current().sharing.tryLock(name),
+  lock: (name) => current().sharing.lock(name),
+  unlock: (name) => current().sharing.unlock(name),
 
   config: (name) => current().config[name],
   log: (level, message) => void current().effects.log.push({ level, message }),

@@ -3,6 +3,7 @@
 import config from "weir:handler/config@0.1.2";
 import log from "weir:handler/log@0.1.2";
 import output from "weir:handler/output@0.1.2";
+import shared from "weir:handler/shared@0.1.2";
 import state from "weir:handler/state@0.1.2";
 import timers from "weir:handler/timers@0.1.2";
 
@@ -56,10 +57,14 @@ export const host = {
 
   timerSet: (name, at, data) => ofTimers().set(name, bits(at), data),
   timerCancel: (name) => ofTimers().cancel(name),
-  timerDue(name) {
-    const due = ofTimers().due(name);
-    return due === null || due === undefined ? undefined : bigint(due);
-  },
+  timerDue: (name) => optional(ofTimers().due(name)),
+
+  sharedGet: (name) => sharing().get(name),
+  sharedSet: (name, value) => sharing().set(name, value),
+  sharedDelete: (name) => sharing().delete(name),
+  tryLock: (name, ms) => optional(sharing().tryLock(name, bits(ms))),
+  lock: (name, ms) => bigint(sharing().lock(name, bits(ms))),
+  unlock: (name) => sharing().unlock(name),
 
   config(name) {
     requireEvent("config");
@@ -75,6 +80,15 @@ export const host = {
 function cells() {
   requireEvent("a cell");
   return state;
+}
+
+function sharing() {
+  requireEvent("a shared cell or a lock");
+  return shared;
+}
+
+function optional(bits) {
+  return bits === null || bits === undefined ? undefined : bigint(bits);
 }
 
 function ofTimers() {

@@ -1,8 +1,8 @@
 // Not run: tsc checks that what should compile does, and that what should not
 // does not. `tsc --project test/types` fails where a `@ts-expect-error` is none.
 
-import { cell, cells, config, emit, Event, handler, log, Reject, Retry, subjectToken, timers } from "weir-guest";
-import { event, Host } from "weir-guest/testing";
+import { cell, cells, config, emit, Event, handler, log, Reject, Retry, shared, subjectToken, timers } from "weir-guest";
+import { event, Host, Waits } from "weir-guest/testing";
 
 interface Order {
   id: string;
@@ -30,7 +30,13 @@ export const handle = handler((e) => {
   timers.after("t", 1_000);
   cells.set("c", data);
   cells.set("c", "text");
-  log.info(time, sequence, maybe, n, flag, total, config.get("a"), config.number("b", 1));
+  const seats: number = shared.cell("seats", { default: 0 }).update((taken) => taken + 1);
+  const token: number = shared.lock("van", 60_000);
+  const tried: number | undefined = shared.tryLock("van", seats + token);
+  shared.set("c", shared.get("d") ?? "none");
+  shared.delete("c");
+  shared.unlock("van");
+  log.info(time, sequence, maybe, n, flag, total, tried, config.get("a"), config.number("b", 1));
   console.log(crypto.randomUUID(), new TextDecoder().decode(data));
 
   // @ts-expect-error a sequence is a number
@@ -45,6 +51,12 @@ export const handle = handler((e) => {
   cells.set("c", { a: 1 });
   // @ts-expect-error a number would be milliseconds to some
   timers.set("t", 5);
+  // @ts-expect-error another may have the lock
+  shared.tryLock("van", 1).toFixed();
+  // @ts-expect-error bytes, not an object
+  shared.set("c", { a: 1 });
+  // @ts-expect-error without a default there may be nothing
+  shared.cell<Order>("last").get().total;
   // @ts-expect-error headers are text
   emit("out", 1, { Header: 5 });
   // @ts-expect-error there is nothing in JSON for it
@@ -64,4 +76,7 @@ new Event();
 const host = new Host({ config: { a: "b" } });
 const effects = host.deliver(handle, event("a", { key: "k", json: { id: "1" }, time: 5n }));
 const subject: string | undefined = effects.emitted[0]?.subject;
-export const seen = [subject, host.cellJson("k", "n"), host.fire(handle, "k", "t").timers];
+host.setShared("seats", 9);
+const waits = (error: unknown): string | undefined => (error instanceof Waits ? error.lock : undefined);
+export const seen = [waits, host.sharedJson("seats"), host.shared("seats"), host.lockHolder("van"), host.breakLock("van"),
+  subject, host.cellJson("k", "n"), host.fire(handle, "k", "t").timers];
