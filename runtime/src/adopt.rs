@@ -34,11 +34,7 @@ pub enum Error {
     #[error(transparent)]
     Record(#[from] record::Error),
     #[error("{key} in the state bucket cannot be read: {error}")]
-    Meta {
-        key: String,
-        #[source]
-        error: serde_json::Error,
-    },
+    Meta { key: String, error: serde_json::Error },
     #[error(
         "host {hosts} runs, and has taken {ledger} for another ledger since its start: stop all hosts, repeat this command, \
          and start them again"

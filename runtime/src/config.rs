@@ -53,8 +53,8 @@ const REPLICAS_MAX: usize = 5;
 /// Why there is no configuration. All of them are wrong use.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{}: cannot be read: {source}", file.display())]
-    Read { file: PathBuf, source: std::io::Error },
+    #[error("{}: cannot be read: {error}", file.display())]
+    Read { file: PathBuf, error: std::io::Error },
     #[error(transparent)]
     File(#[from] crate::toml_file::Error),
     #[error("NATS context {name}: {problem}")]

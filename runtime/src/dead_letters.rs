@@ -30,8 +30,8 @@ pub enum Error {
         "there is no dead letter {id} of handler {handler}; `weir dead-letters list {handler}` shows those there are"
     )]
     NotFound { id: String, handler: String },
-    #[error("dead letter {id} does not read as one: {source}")]
-    Malformed { id: String, source: serde_json::Error },
+    #[error("dead letter {id} does not read as one: {error}")]
+    Malformed { id: String, error: serde_json::Error },
     #[error(
         "{id} has no key ({reason}), and the handler's key cannot be changed: it would be refused again; publish it \
          anew with a key, and drop it"
@@ -57,8 +57,8 @@ pub enum Error {
     Changed { id: String },
     #[error("{id}: whether it was done is not known ({detail}); list again")]
     Unknown { id: String, detail: String },
-    #[error("{id} was not changed: {source}")]
-    Append { id: String, source: AppendError },
+    #[error("{id} was not changed: {error}")]
+    Append { id: String, error: AppendError },
 }
 
 /// A dead letter and where it is.
@@ -219,15 +219,15 @@ impl<'a> DeadLetters<'a> {
             Ok(_) => Ok(()),
             Err(AppendError::Fenced(_)) => Err(Error::Changed { id }),
             Err(AppendError::Unknown(detail)) => Err(Error::Unknown { id, detail }),
-            Err(source) => Err(Error::Append { id, source }),
+            Err(error) => Err(Error::Append { id, error }),
         }
     }
 }
 
 fn read(message: Stored) -> Result<Found, Error> {
-    let letter = serde_json::from_slice(&message.data).map_err(|source| Error::Malformed {
+    let letter = serde_json::from_slice(&message.data).map_err(|error| Error::Malformed {
         id: message.subject.to_string(),
-        source,
+        error,
     })?;
     Ok(Found {
         letter,

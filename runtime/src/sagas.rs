@@ -22,12 +22,12 @@ pub enum Error {
     #[error("handler {handler} has no saga {id}; `weir sagas list {handler}` shows those there are")]
     NotFound { id: String, handler: String },
     #[error(
-        "cell `{CELL}` of key {id} of handler {handler} is no saga ({source}); `weir state get {handler} {id}` shows it"
+        "cell `{CELL}` of key {id} of handler {handler} is no saga ({error}); `weir state get {handler} {id}` shows it"
     )]
     Malformed {
         id: String,
         handler: String,
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
     #[error("saga {id} is {}: {why}", status.as_str())]
     Useless {
@@ -35,8 +35,8 @@ pub enum Error {
         status: Status,
         why: &'static str,
     },
-    #[error("saga {id} was told nothing: {source}")]
-    Append { id: String, source: AppendError },
+    #[error("saga {id} was told nothing: {error}")]
+    Append { id: String, error: AppendError },
     #[error("whether saga {id} was told is not known ({detail}); `weir sagas show` says what it does")]
     Unknown { id: String, detail: String },
 }
@@ -177,18 +177,15 @@ impl<'a> Sagas<'a> {
                 id: id.into(),
                 detail,
             }),
-            Err(source) => Err(Error::Append {
-                id: id.into(),
-                source,
-            }),
+            Err(error) => Err(Error::Append { id: id.into(), error }),
         }
     }
 
     fn read(&self, id: &str, data: &[u8]) -> Result<Saga, Error> {
-        serde_json::from_slice(data).map_err(|source| Error::Malformed {
+        serde_json::from_slice(data).map_err(|error| Error::Malformed {
             id: id.into(),
             handler: self.names.handler.clone(),
-            source,
+            error,
         })
     }
 }

@@ -471,21 +471,25 @@ async fn what_cannot_be_known_is_refused() -> Result<()> {
             .publish(Outgoing::new("flights.k", format!("{{\"flight\":{n}}}")))
             .await?;
     }
-    system.tell("k", "").await?;
+    // It imports what is shared, and uses it for the second event only.
+    system.tell("k", "count n").await?;
+    system.tell("k", "set seats 9").await?;
     system.emitted("rotations.k", 4).await?;
     for handler in ["sharer", "notify"] {
         system.weir.caught_up(handler).await?;
     }
 
     let refused = async |handler: &str, part: &str| {
-        let output = get(&system, handler, "k", &["--at", "1"]).await?.exits(1)?;
+        let output = get(&system, handler, "k", &["--at", "2"]).await?.exits(1)?;
         ensure!(
             output.stdout.is_empty() && output.stderr.contains(part),
             "{output:?}"
         );
         Ok(())
     };
-    refused("sharer", "shared cells or locks").await?;
+    let before = cells(&system, "sharer", "k", Some("1")).await?;
+    ensure!(before.0["n"] == "1", "{before:?}");
+    refused("sharer", "used shared cells or locks for key k").await?;
     refused("notify", "is an activity").await?;
     refused("nobody", "nobody is not deployed").await?;
 

@@ -53,9 +53,9 @@ pub async fn deploy(options: &Options, arguments: Arguments) -> anyhow::Result<E
         }
     }
     let seed = arguments.sign.as_ref().map(|file| {
-        std::fs::read_to_string(file).map_err(|source| config::Error::Read {
+        std::fs::read_to_string(file).map_err(|error| config::Error::Read {
             file: file.clone(),
-            source,
+            error,
         })
     });
     let seed = seed.transpose()?;

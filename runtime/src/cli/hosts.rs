@@ -75,8 +75,13 @@ pub async fn hosts(options: &Options, arguments: &Arguments) -> anyhow::Result<E
                 (_, false) => "not-ready",
             },
             not_ready,
+            // From zero: the sum of no floats is -0.0.
             rate: status.map_or(0.0, |status| {
-                status.handlers.iter().map(|handler| handler.rate).sum()
+                status
+                    .handlers
+                    .iter()
+                    .map(|handler| handler.rate)
+                    .fold(0.0, |sum, rate| sum + rate)
             }),
             owns: beat
                 .holds

@@ -67,9 +67,9 @@ impl File {
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
                 Ok(File::default())
             }
-            Err(source) => Err(Error::Read {
+            Err(error) => Err(Error::Read {
                 file: path.to_owned(),
-                source,
+                error,
             }),
         }
     }

@@ -88,8 +88,8 @@ pub const DEDUPE_WINDOW_S_MAX: u64 = 10 * 365 * 86_400;
 /// Why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{}: cannot be read: {source}", file.display())]
-    Read { file: PathBuf, source: std::io::Error },
+    #[error("{}: cannot be read: {error}", file.display())]
+    Read { file: PathBuf, error: std::io::Error },
     #[error(transparent)]
     Invalid(#[from] toml_file::Error),
 }
@@ -161,9 +161,9 @@ impl Manifest {
         } else {
             path.to_owned()
         };
-        let text = std::fs::read_to_string(&file).map_err(|source| Error::Read {
+        let text = std::fs::read_to_string(&file).map_err(|error| Error::Read {
             file: file.clone(),
-            source,
+            error,
         })?;
         let manifest = Self::parse(&file, &text)?;
         Ok((manifest, text))

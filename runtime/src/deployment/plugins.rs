@@ -24,8 +24,8 @@ pub struct Deployed {
 pub enum Error {
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
-    #[error("{}: cannot be read: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: cannot be read: {error}", path.display())]
+    Read { path: PathBuf, error: std::io::Error },
     #[error("{}: the name `{name}` is already that of {}; names are unique in a ledger", file.display(), first.display())]
     Duplicate {
         name: String,
@@ -50,10 +50,10 @@ pub fn load_folder(folder: &Path) -> Vec<Result<Deployed, Error>> {
             })];
         }
         Ok(folders) => folders,
-        Err(source) => {
+        Err(error) => {
             return vec![Err(Error::Read {
                 path: folder.to_owned(),
-                source,
+                error,
             })];
         }
     };
@@ -83,9 +83,9 @@ pub fn load_folder(folder: &Path) -> Vec<Result<Deployed, Error>> {
 /// Of the manifest, or of reading the component.
 pub fn load(path: &Path) -> Result<Deployed, Error> {
     let (manifest, text) = Manifest::read(path)?;
-    let wasm = std::fs::read(&manifest.component).map_err(|source| Error::Read {
+    let wasm = std::fs::read(&manifest.component).map_err(|error| Error::Read {
         path: manifest.component.clone(),
-        source,
+        error,
     })?;
     Ok(Deployed {
         digest: digest_of(&wasm),

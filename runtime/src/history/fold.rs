@@ -43,10 +43,10 @@ pub enum Error {
     )]
     Activity(String),
     #[error(
-        "handler {0} uses shared cells or locks: what others had written there is nowhere kept, so its state cannot be \
-         folded from its events"
+        "handler {handler} used shared cells or locks for key {key}: what others had written there is nowhere kept, so \
+         the key's state cannot be folded from its events"
     )]
-    Shares(String),
+    Shares { handler: String, key: String },
     #[error(
         "timer {name} of key {key} fired {FIRES_AT_ONCE_MAX} times within a second, since it is set for a time that has \
          passed, or is about to: how often it fired by then is nowhere kept"
@@ -254,11 +254,9 @@ async fn stage(
         host: "history".into(),
     };
     let stage = Stage::new(deployed, setup, 0).await?;
-    let program = &stage.version().program;
-    match (program.is_activity(), program.shares()) {
-        (true, _) => Err(Error::Activity(names.handler.clone()).into()),
-        (_, true) => Err(Error::Shares(names.handler.clone()).into()),
-        _ => Ok(stage),
+    match stage.version().program.is_activity() {
+        true => Err(Error::Activity(names.handler.clone()).into()),
+        false => Ok(stage),
     }
 }
 
@@ -291,6 +289,10 @@ impl Folding<'_> {
         // What an event sets for a time that has passed fires after it.
         if last.is_none() || last != self.bound.event {
             self.pass(self.bound.time).await?;
+        }
+        if self.stage.has_shared() {
+            let (handler, key) = (self.stage.version().manifest.name.clone(), self.key.to_owned());
+            return Err(Error::Shares { handler, key }.into());
         }
         let state = self.stage.state(self.key);
         let cells = state.map(|state| {

@@ -21,8 +21,8 @@ pub enum Error {
     Log(#[from] log::Error),
     #[error(transparent)]
     Read(#[from] load::Error),
-    #[error("lock {name:?}: {source}")]
-    Append { name: String, source: AppendError },
+    #[error("lock {name:?}: {error}")]
+    Append { name: String, error: AppendError },
     #[error("the message of lock {name:?} at sequence {sequence} cannot be read: {detail}")]
     Broken {
         name: String,
@@ -141,10 +141,10 @@ impl<'a> Locks<'a> {
                 // Of an unknown outcome the next look tells: taking what one holds extends it,
                 // and freeing what is free is done.
                 Err(AppendError::Fenced(_) | AppendError::Busy { .. } | AppendError::Unknown(_)) => {}
-                Err(source) => {
+                Err(error) => {
                     return Err(Error::Append {
                         name: name.to_owned(),
-                        source,
+                        error,
                     });
                 }
             }

@@ -1,5 +1,6 @@
 //! Shared cells and locks, read from the log while a guest waits.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
@@ -26,6 +27,7 @@ pub struct Reader {
     log: SharedLog,
     names: HandlerNames,
     clock: Clock,
+    was_asked: AtomicBool,
     /// Drives the requests; guests run on threads of their own.
     runtime: Handle,
 }
@@ -38,13 +40,20 @@ impl Reader {
             log,
             names,
             clock,
+            was_asked: AtomicBool::new(false),
             runtime: Handle::current(),
         }
+    }
+
+    /// Whether any guest has used anything shared: whatever is done with it, it is read first.
+    pub fn was_asked(&self) -> bool {
+        self.was_asked.load(Ordering::Relaxed)
     }
 }
 
 impl Access for Reader {
     fn last(&self, shared: &Shared) -> Result<Option<Stored>, String> {
+        self.was_asked.store(true, Ordering::Relaxed);
         let subject = shared.subject(&self.names.ledger);
         let (log, ledger, of) = (self.log.clone(), self.names.ledger.clone(), subject.clone());
         let (reply, answer) = mpsc::channel();

@@ -80,6 +80,7 @@ pub struct Setup {
 /// A handler that waits for its next event.
 pub struct Stage {
     context: Arc<HandlerContext>,
+    sharing: Arc<Reader>,
     log: MemoryLog,
     /// Of each source, the internal one last.
     decoders: Vec<Decoder>,
@@ -132,6 +133,7 @@ impl Stage {
         let names = setup.names;
         let sources: Vec<&str> = source_names(&manifest).collect();
         let shared: Arc<MemoryLog> = Arc::new(log.clone());
+        let sharing = Arc::new(Reader::new(shared.clone(), names.clone(), Clock::Partition));
         let context = HandlerContext {
             names: names.clone(),
             beside: None,
@@ -140,7 +142,7 @@ impl Stage {
             committer: Committer::start(shared.clone(), &ledger.name, Attempts::new("stage")),
             executors: Executors::start(1, 1).context("starting the execution threads")?,
             starts: Arc::new(Starts::new(shared.clone(), names.clone())),
-            shared: Arc::new(Reader::new(shared, names, Clock::Partition)),
+            shared: sharing.clone(),
             freed: Freed::default(),
             metrics: HandlerMetrics::new(&manifest.name, manifest.partitions, &sources),
             counters: Arc::default(),
@@ -158,6 +160,7 @@ impl Stage {
         let decoders = context.decoders();
         Ok(Stage {
             context: Arc::new(context),
+            sharing,
             log,
             decoders,
             created: setup.created,
@@ -168,6 +171,12 @@ impl Stage {
             lines: Lines::default(),
             commits: 0,
         })
+    }
+
+    /// Whether the handler has used shared cells or locks. Some import them and do not: components
+    /// in Python and JavaScript import the whole world.
+    pub fn has_shared(&self) -> bool {
+        self.sharing.was_asked()
     }
 
     /// The handler that runs here.
